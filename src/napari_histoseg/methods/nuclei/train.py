@@ -1,0 +1,130 @@
+"""Training nuclei segmentation: samples, loss and validation for the shared loop."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from napari_histoseg.methods.nuclei import loss as losses
+from napari_histoseg.methods.nuclei.config import NucleiTraining
+from napari_histoseg.methods.nuclei.network import build
+from napari_histoseg.methods.nuclei.targets import (
+    OFFSET_UNIT_PX,
+    UNLABELED,
+    boundary_classes,
+    instance_weights,
+    offsets,
+)
+from napari_histoseg.nn.weights import ModelCard
+from napari_histoseg.train.augment import degrade, jitter_stain, warp
+
+CONTEXT_PX = 32
+"""Targets are made on a crop this much larger on each side, so that a nucleus cut by the crop keeps its true centroid."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """An annotated picture: (h, w, 3) uint8 RGB, (h, w) int32 instances, its pixel size, and where it comes from."""
+
+    image: NDArray[np.uint8]
+    instances: NDArray[np.int32]
+    mpp: float
+    source: str
+    name: str
+
+
+class NucleiTask:
+    """Samples, loss and scores of nuclei segmentation.
+
+    Pictures are drawn by source with a probability that grows with the square root of the source's pixels, then uniformly
+    by pixels within the source, so that a small set from another laboratory is seen without drowning the large one.
+    """
+
+    def __init__(
+        self, settings: NucleiTraining, train: Sequence[Example], val: Sequence[Example], provenance: Mapping[str, Any] | None = None
+    ) -> None:
+        self.settings = settings
+        self.train, self.val = list(train), list(val)
+        self.provenance = dict(provenance or {})
+        pixels = np.array([e.instances.size for e in self.train], float)
+        total: dict[str, float] = {}
+        for example, n in zip(self.train, pixels, strict=True):
+            total[example.source] = total.get(example.source, 0.0) + n
+        chance = np.array([n / np.sqrt(total[e.source]) for e, n in zip(self.train, pixels, strict=True)])
+        self._chance = chance / chance.sum()
+
+    def network(self) -> nn.Module:
+        """A fresh network of the chosen architecture and width."""
+        return build(self.settings.architecture, self.settings.width)
+
+    def sample(self, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
+        """An augmented crop with ``nucleus``, ``offset`` and ``weight`` (compact) or ``classes`` (unet)."""
+        settings = self.settings
+        example = self.train[int(rng.choice(len(self.train), p=self._chance))]
+        zoom = example.mpp / settings.mpp * float(np.exp(rng.uniform(-0.55, 0.45) * min(settings.augmentation, 1.0)))
+        image, instances = warp(rng, example.image, example.instances, settings.crop_px + 2 * CONTEXT_PX, zoom, UNLABELED)
+        inner = slice(CONTEXT_PX, CONTEXT_PX + settings.crop_px)
+        image = image[inner, inner]
+        if settings.augmentation:
+            image = degrade(rng, jitter_stain(rng, image, settings.augmentation), settings.augmentation)
+        out: dict[str, NDArray[np.generic]] = {"image": np.ascontiguousarray(image.transpose(2, 0, 1))}
+        if settings.architecture == "unet":
+            out["classes"] = boundary_classes(instances)[inner, inner].copy()
+            return out
+        crop = instances[inner, inner]
+        out["nucleus"] = np.where(crop == UNLABELED, -1, crop > 0).astype(np.float32)
+        out["offset"] = (offsets(instances)[:, inner, inner] / OFFSET_UNIT_PX).astype(np.float32)
+        out["weight"] = instance_weights(instances)[inner, inner].copy()
+        return out
+
+    def loss(self, output: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """The architecture's loss."""
+        if self.settings.architecture == "unet":
+            return losses.boundary_loss(output, batch["classes"])
+        return losses.compact_loss(output, batch["nucleus"], batch["offset"], batch["weight"])
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Mean AJI, PQ, F1 and Dice over the held-out pictures; ``score`` is the mean of AJI and PQ, sources weighing alike."""
+        from napari_histoseg.methods.nuclei.predictor import segment
+        from napari_histoseg.metrics import score_nuclei
+
+        network.eval()
+        by_source: dict[str, list[dict[str, float]]] = {}
+        for example in self.val:
+            labels = segment(network, self.settings.architecture, example.image, example.mpp, self.settings.mpp)
+            known = example.instances != UNLABELED
+            scores = score_nuclei(np.where(known, labels, 0), np.where(known, example.instances, 0))
+            by_source.setdefault(example.source, []).append(scores)
+        keys = ("aji", "pq", "f1_50", "dice")
+        means = {s: {k: float(np.mean([r[k] for r in rows])) for k in keys} for s, rows in by_source.items()}
+        overall = {k: float(np.mean([m[k] for m in means.values()])) for k in keys}
+        detail = {f"{s}_{k}": m[k] for s, m in sorted(means.items()) for k in ("aji", "pq")}
+        return {"score": (overall["aji"] + overall["pq"]) / 2, **overall, **detail}
+
+    def card(self, scores: Mapping[str, float], seconds: float) -> ModelCard:
+        """The model card: settings, data, scores, hardware."""
+        settings = self.settings
+        return ModelCard(
+            method="nuclei",
+            name=self.provenance.get("name", f"nuclei {settings.architecture}"),
+            summary=self.provenance.get("summary", "Nuclei of H&E slides."),
+            architecture=settings.architecture,
+            width=settings.width,
+            mpp=settings.mpp,
+            classes=[{"value": 1, "name": "nucleus", "color": "#3cb44b"}],
+            settings=settings.model_dump(mode="json"),
+            data=list(self.provenance.get("data", [])),
+            data_sha256=str(self.provenance.get("data_sha256", "")),
+            scores={"validation": {k: round(v, 4) for k, v in scores.items()}, "images": len(self.val)},
+            versions={"torch": torch.__version__, "python": platform.python_version()},
+            hardware=f"{platform.machine()}, {torch.get_num_threads()} threads",
+            seconds=round(seconds, 1),
+            license=str(self.provenance.get("license", "")),
+        )

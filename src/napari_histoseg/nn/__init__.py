@@ -1,0 +1,1 @@
+"""Network blocks with at least two users."""

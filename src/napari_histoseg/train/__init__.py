@@ -1,0 +1,1 @@
+"""One loop that turns annotations into weights, for every method."""

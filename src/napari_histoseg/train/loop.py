@@ -1,0 +1,239 @@
+"""The training loop, an iterator of events."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from napari_histoseg.errors import RunError
+from napari_histoseg.nn.weights import save_weights
+from napari_histoseg.predict.device import choose_device, choose_precision
+from napari_histoseg.train.task import TrainTask
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """An optimizer step was taken."""
+
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Validated:
+    """Held-out data were scored; ``best`` when these are the weights to keep."""
+
+    step: int
+    scores: dict[str, float]
+    best: bool
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Training ended; ``weights`` is the file of the best validation."""
+
+    weights: Path
+    scores: dict[str, float]
+    seconds: float
+    stopped_early: bool = False
+
+
+TrainEvent = StepDone | Validated | Trained
+
+
+@dataclass
+class _State:
+    """Everything that a checkpoint holds."""
+
+    network: nn.Module
+    average: nn.Module
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    since_best: int = 0
+    seconds: float = 0.0
+
+
+def fit(task: TrainTask, out: Path, resume: bool = False) -> Iterator[TrainEvent]:
+    """Train a task's network and keep the weights with the best validation score in ``out``.
+
+    Closing the iterator stops; what was learned until the last validation stays in the checkpoint beside ``out`` and
+    ``resume=True`` goes on from there to the same weights as an uninterrupted training. The curve is written to
+    ``<out>.curve.csv``.
+
+    Raises
+    ------
+    RunError
+        If the loss is no longer a number.
+    """
+    settings = task.settings
+    device = choose_device(settings.device)
+    precision = choose_precision(settings.precision, device)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    torch.manual_seed(settings.seed)
+    state = _start(task, device)
+    checkpoint = out.with_suffix(".checkpoint.pt")
+    if resume and checkpoint.exists():
+        _restore(state, checkpoint, settings.model_dump(mode="json"))
+    curve = _Curve(out.with_suffix(".curve.csv"), append=state.step > 0)
+    begun = time.perf_counter() - state.seconds
+    batches = _prefetch(task, state.step)
+    for batch in batches:
+        loss = _step(task, state, batch, device, precision)
+        state.step += 1
+        state.seconds = time.perf_counter() - begun
+        rate = state.optimizer.param_groups[0]["lr"]
+        yield StepDone(state.step, settings.steps, loss, rate, state.seconds)
+        curve.loss(loss)
+        if state.step % settings.validate_every and state.step != settings.steps:
+            continue
+        validated = _validate(task, state, out)
+        curve.row(state.step, rate, state.seconds, validated.scores)
+        _save(state, checkpoint, settings.model_dump(mode="json"))
+        yield validated
+        if settings.patience and state.since_best >= settings.patience:
+            batches.close()
+            break
+    stopped = state.step < settings.steps
+    checkpoint.unlink(missing_ok=True)
+    yield Trained(out, state.best, state.seconds, stopped)
+
+
+def _start(task: TrainTask, device: torch.device) -> _State:
+    network = task.network().to(device, memory_format=torch.channels_last)
+    average = copy.deepcopy(network).eval()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=task.settings.learning_rate, weight_decay=task.settings.weight_decay)
+    return _State(network, average, optimizer)
+
+
+def _rate(step: int, steps: int, peak: float) -> float:
+    """Linear warm-up over 2 % of the steps, then a cosine to 1 % of the peak."""
+    warm = max(1, steps // 50)
+    if step < warm:
+        return peak * (step + 1) / warm
+    done = (step - warm) / max(1, steps - warm)
+    return peak * (0.01 + 0.99 * 0.5 * (1 + float(np.cos(np.pi * done))))
+
+
+def _prefetch(task: TrainTask, first: int) -> Iterator[dict[str, Tensor]]:
+    """Batches, one ahead in a thread. A sample's randomness hangs on (seed, step, place) alone, so resuming repeats nothing."""
+    settings = task.settings
+
+    def make(step: int) -> dict[str, Tensor]:
+        rows = [task.sample(np.random.default_rng((settings.seed, step, i))) for i in range(settings.batch)]
+        return {k: torch.from_numpy(np.stack([row[k] for row in rows])) for k in rows[0]}
+
+    with ThreadPoolExecutor(1, "histoseg-samples") as pool:
+        pending = [pool.submit(make, step) for step in range(first, min(first + 2, settings.steps))]
+        for step in range(first, settings.steps):
+            batch = pending.pop(0).result()
+            if step + 2 < settings.steps:
+                pending.append(pool.submit(make, step + 2))
+            yield batch
+
+
+def _step(task: TrainTask, state: _State, batch: dict[str, Tensor], device: torch.device, precision: torch.dtype) -> float:
+    settings = task.settings
+    state.network.train()
+    for group in state.optimizer.param_groups:
+        group["lr"] = _rate(state.step, settings.steps, settings.learning_rate)
+    batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+    image = batch["image"].float().div_(255).contiguous(memory_format=torch.channels_last)
+    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+        output = state.network(image)
+    loss = task.loss(output.float(), batch)
+    value = float(loss.detach())
+    if not np.isfinite(value):
+        raise RunError(f"The loss is no longer a number at step {state.step + 1}. Lower learning_rate (now {settings.learning_rate}) and train again.")
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(state.network.parameters(), 5.0)
+    state.optimizer.step()
+    _follow(state.average, state.network, min(settings.average_decay, (state.step + 1) / (state.step + 10)))
+    return value
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Exponential moving average of parameters and of batch-norm statistics."""
+    for kept, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        if kept.is_floating_point():
+            kept.lerp_(new, 1 - decay)
+        else:
+            kept.copy_(new)
+
+
+def _validate(task: TrainTask, state: _State, out: Path) -> Validated:
+    scores = task.validate(state.average)
+    best = not state.best or scores["score"] > state.best["score"]
+    if best:
+        state.best, state.since_best = scores, 0
+        save_weights(out, state.average, task.card(scores, state.seconds))
+    else:
+        state.since_best += 1
+    return Validated(state.step, scores, best)
+
+
+def _save(state: _State, path: Path, settings: dict[str, Any]) -> None:
+    partial = path.with_name(path.name + ".partial")
+    content = {
+        "network": state.network.state_dict(),
+        "average": state.average.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "numbers": {"step": state.step, "since_best": state.since_best, "seconds": state.seconds},
+        "best": state.best,
+        "settings": settings,
+    }
+    torch.save(content, partial)
+    os.replace(partial, path)
+
+
+def _restore(state: _State, path: Path, settings: dict[str, Any]) -> None:
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    changed = sorted(k for k in settings if settings[k] != saved["settings"].get(k))
+    if changed:
+        raise RunError(f"{path} was made with other settings ({', '.join(changed)}). Resume with the same settings, or train anew.")
+    state.network.load_state_dict(saved["network"])
+    state.average.load_state_dict(saved["average"])
+    state.optimizer.load_state_dict(saved["optimizer"])
+    state.step, state.since_best = int(saved["numbers"]["step"]), int(saved["numbers"]["since_best"])
+    state.seconds, state.best = float(saved["numbers"]["seconds"]), dict(saved["best"])
+
+
+class _Curve:
+    """The learning curve as a CSV file, a row a validation."""
+
+    def __init__(self, path: Path, append: bool) -> None:
+        self._path, self._losses = path, list[float]()
+        if not append:
+            path.unlink(missing_ok=True)
+
+    def loss(self, value: float) -> None:
+        """Remember a step's loss; a row holds the mean since the last one."""
+        self._losses.append(value)
+
+    def row(self, step: int, rate: float, seconds: float, scores: dict[str, float]) -> None:
+        """Append a row and flush it."""
+        values = {"step": step, "loss": float(np.mean(self._losses)), "learning_rate": rate, "seconds": round(seconds, 1), **scores}
+        new = not self._path.exists()
+        with self._path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, values)
+            if new:
+                writer.writeheader()
+            writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in values.items()})
+        self._losses.clear()

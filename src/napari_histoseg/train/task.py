@@ -1,0 +1,39 @@
+"""What a method gives to the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from napari_histoseg.methods.settings import TrainSettings
+    from napari_histoseg.nn.weights import ModelCard
+
+Sample = Mapping[str, NDArray[np.generic]]
+"""One crop and its targets by name; ``image`` is (3, h, w) uint8."""
+
+
+class TrainTask(Protocol):
+    """A method's side of training: its network, its samples, its loss, its score."""
+
+    settings: TrainSettings
+
+    def network(self) -> nn.Module:
+        """A fresh network; the loop has seeded torch."""
+
+    def sample(self, rng: np.random.Generator) -> Sample:
+        """One augmented crop; everything random comes from ``rng``."""
+
+    def loss(self, output: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Scalar loss of a batch; ``output`` is float32."""
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Scores on held-out data; the key ``score`` (higher is better) chooses the best weights."""
+
+    def card(self, scores: Mapping[str, float], seconds: float) -> ModelCard:
+        """The model card to save with the weights."""
