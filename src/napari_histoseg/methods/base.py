@@ -1,0 +1,121 @@
+"""What a method is to the engine, the command line and the window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_histoseg.slide.geometry import Box
+from napari_histoseg.tiling import Tile
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from napari_histoseg.methods.settings import RunSettings, TrainSettings
+    from napari_histoseg.train.task import TrainTask
+
+Outputs = tuple[str, ...]
+"""Kinds of output a method writes: ``labels``, ``objects``, ``probability``, ``image``."""
+
+
+@dataclass(frozen=True)
+class TileFrame:
+    """Where a tile lies, for methods that measure.
+
+    Attributes
+    ----------
+    tile : Tile
+        Boxes in working pixels, slide frame.
+    mpp : float
+        µm per working pixel.
+    downsample : float
+        Level-0 pixels per working pixel.
+    """
+
+    tile: Tile
+    mpp: float
+    downsample: float
+
+
+@dataclass(frozen=True)
+class TileOutput:
+    """What a method found in a tile.
+
+    Attributes
+    ----------
+    labels : (Box, int32 array), optional
+        Object ids local to the tile (1..n), only of objects whose center lies in ``tile.keep``; the box (working pixels,
+        slide frame) may reach past ``keep``. For class maps: class values in ``keep``.
+    objects : DataFrame, optional
+        A row an object; ``id`` as in ``labels``.
+    probability : (Box, uint8 array), optional
+        Probability × 255 in ``keep``.
+    image : (Box, uint8 (h, w, 3) array), optional
+    """
+
+    labels: tuple[Box, NDArray[np.int32]] | None = None
+    objects: pd.DataFrame | None = None
+    probability: tuple[Box, NDArray[np.uint8]] | None = None
+    image: tuple[Box, NDArray[np.uint8]] | None = None
+
+
+class Model(Protocol):
+    """A method with its settings and weights, ready for tiles. Thread-safe: the engine calls it from several threads."""
+
+    mpp: float
+    """µm/px that the model works at."""
+    halo_px: int
+    """Margin a tile needs, a multiple of ``stride_px``."""
+    stride_px: int
+    """Tiles start and end at multiples of this."""
+    samples: int
+    """Tissue samples that :meth:`fit` wants from the whole slide; 0 for none."""
+    weights: dict[str, Any] | None
+    """Name, file and sha256 of the weights, for the run record."""
+    classes: list[dict[str, Any]]
+    """Class value, name and color."""
+
+    def fit(self, samples: Sequence[NDArray[np.uint8]]) -> None:
+        """See tissue from all over the slide once, before the first tile. Never fitted per tile."""
+
+    def forward(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(n, h, w, 3) uint8 → (n, c, h, w) float32 network output."""
+
+    def decode(self, raw: NDArray[np.float32], image: NDArray[np.uint8], frame: TileFrame) -> TileOutput:
+        """Network output over ``tile.read`` → labels, objects, maps."""
+
+    def finish(self, objects: pd.DataFrame) -> pd.DataFrame:
+        """Columns that need all objects at once (neighbor counts), aligned with ``objects``; may be empty."""
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method's name and words; costs no torch to have."""
+
+    name: str
+    title: str
+    summary: str
+    outputs: Outputs
+    settings: type[RunSettings]
+    training: type[TrainSettings] | None = None
+    examples: tuple[str, ...] = field(default=())
+
+
+class Method(Protocol):
+    """A method as ``methods.get(name)`` returns it."""
+
+    spec: MethodSpec
+
+    def load(
+        self, settings: RunSettings, weights: Path | None, device: torch.device, precision: torch.dtype
+    ) -> Model:
+        """Build the model; imports torch and reads weights."""
+
+    def train_task(self, dataset: Path, settings: TrainSettings) -> TrainTask:
+        """The training task over a patch dataset; raises where the method has no training."""
