@@ -1,0 +1,9 @@
+"""Pixels in: slides, their levels and pixel size, boxes, and where the tissue is."""
+
+from __future__ import annotations
+
+from napari_histoseg.slide.geometry import Box, px_to_um, um_to_px
+from napari_histoseg.slide.open import open_slide
+from napari_histoseg.slide.slide import Level, Slide
+
+__all__ = ["Box", "Level", "Slide", "open_slide", "px_to_um", "um_to_px"]
