@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,6 @@ from napari_histoseg.slide._source import Source
 from napari_histoseg.slide.slide import Slide, check_mpp
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif"}
-#: Pillow-read images are decoded whole; more than this many pixels are refused.
-IMAGE_LIMIT = 500_000_000
 
 
 def open_slide(source: Any, mpp: float | None = None) -> Slide:
@@ -71,13 +70,53 @@ def _open_path(path: str) -> Source:
     place = Path(path)
     if not place.exists():
         raise SlideError(f"{path} does not exist.")
-    if not place.is_dir() and place.stat().st_size == 0:
+    if place.is_dir():
+        return _open_folder(place)
+    if place.stat().st_size == 0:
         raise SlideError(f"{path} is not a slide or image that can be read (the file is empty).")
     if place.suffix.lower() in IMAGE_SUFFIXES:
         return _open_image(path)
-    from napari_histoseg.slide._openslide import OpenSlideSource
+    if place.suffix.lower() == ".npy":
+        return _open_npy(path)
+    return _open_file(path)
 
+
+def _open_file(path: str) -> Source:
+    """A slide or TIFF: OpenSlide for the vendors' formats, tifffile for the rest."""
+    from napari_histoseg.slide._openslide import OpenSlideSource
+    from napari_histoseg.slide._tiff import JpegTiffSource, TiffSource, is_tiff, vendor_of
+
+    vendor = vendor_of(path)
+    if vendor == "aperio":
+        return JpegTiffSource(path)
+    if vendor in (None, "generic-tiff") and is_tiff(path):
+        return TiffSource(path)
     return OpenSlideSource(path)
+
+
+def _open_folder(place: Path) -> Source:
+    """An OME-Zarr image, or the files of one DICOM slide."""
+    from napari_histoseg.slide._zarr import ZarrSource, is_zarr
+
+    if is_zarr(place):
+        return ZarrSource(str(place))
+    dicom = sorted(place.glob("*.dcm"))
+    if dicom:
+        return _open_file(str(dicom[0]))
+    raise SlideError(
+        f"{place} is a folder, but neither an OME-Zarr image nor a DICOM slide. Give a slide file."
+    )
+
+
+def _open_npy(path: str) -> Source:
+    """A NumPy file, mapped and not loaded."""
+    from napari_histoseg.slide._array import ArraySource
+
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise SlideError(f"{path} is not a slide or image that can be read ({error}).") from error
+    return ArraySource([array], Path(path).name, "array", path)
 
 
 def _open_image(path: str) -> Source:
@@ -87,8 +126,25 @@ def _open_image(path: str) -> Source:
     from napari_histoseg.slide._array import ArraySource
 
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            # Pillow warns from 89 million pixels on and refuses twice as many.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+        with image:
+            profile = image.info.get("icc_profile")
+            mode = image.mode
+            if mode in ("P", "PA", "LA", "La", "RGBa"):
+                image = image.convert("RGBA" if mode != "P" or "transparency" in image.info else "RGB")
+            elif mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+                image, profile = image.convert("RGB"), None
             pixels = np.asarray(image)
-    except (OSError, ValueError) as error:
+    except Image.DecompressionBombError as error:
+        raise SlideError(
+            f"{path} is too large to be decoded at once. Convert it to a tiled TIFF "
+            "(for example: vips tiffsave in.png out.tif --tile --pyramid --compression jpeg)."
+        ) from error
+    except (OSError, ValueError, SyntaxError) as error:
         raise SlideError(f"{path} is not a slide or image that can be read ({error}).") from error
-    return ArraySource([pixels], Path(path).name, "image", path)
+    source = ArraySource([pixels], Path(path).name, "image", path)
+    source.icc_profile = profile
+    return source
