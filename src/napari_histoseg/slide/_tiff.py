@@ -98,7 +98,7 @@ class Plane:
             return None
         segment = self._decode(self._file.read(int(self._offsets[index]), count), index)
         if self._inverted:
-            segment = _white(self.dtype) - segment
+            segment = np.asarray(_white(self.dtype) - segment)
         return segment
 
 
@@ -146,13 +146,10 @@ def _decoder(page: Any) -> Callable[[bytes, int], NDArray[Any]]:
     decode, palette = page.decode, page.colormap if int(page.photometric) == 3 else None
 
     def general(data: bytes, index: int) -> NDArray[Any]:
-        pixels = decode(data, index, jpegtables=tables)[0]
-        pixels = np.asarray(pixels)[0]
-        return (
-            pixels
-            if palette is None
-            else np.moveaxis(palette[:, pixels[..., 0]] >> 8, 0, -1).astype(np.uint8)
-        )
+        pixels: NDArray[Any] = np.asarray(decode(data, index, jpegtables=tables)[0])[0]
+        if palette is None:
+            return pixels
+        return np.asarray(np.moveaxis(palette[:, pixels[..., 0]] >> 8, 0, -1), dtype=np.uint8)
 
     return general
 
@@ -272,7 +269,8 @@ def direct_levels(path: str, sizes: list[tuple[int, int]]) -> list[Plane]:
     """One plane for each level, or none at all where a level is not plain JPEG tiles."""
     try:
         with tifffile.TiffFile(path) as tif:
-            pages = {(p.imagewidth, p.imagelength): p for p in reversed(list(tif.pages)) if is_plain_jpeg(p)}
+            every: list[Any] = [page.aspage() for page in tif.pages]
+            pages = {(p.imagewidth, p.imagelength): p for p in reversed(every) if is_plain_jpeg(p)}
             if any(size not in pages for size in sizes):
                 return []
             file = Bytes(path)

@@ -129,7 +129,7 @@ def _open_image(path: str) -> Source:
         with warnings.catch_warnings():
             # Pillow warns from 89 million pixels on and refuses twice as many.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
+            image: Image.Image = Image.open(path)
         with image:
             profile = image.info.get("icc_profile")
             mode = image.mode
