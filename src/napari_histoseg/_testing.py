@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 HEMATOXYLIN, EOSIN = (0.65, 0.70, 0.29), (0.07, 0.99, 0.11)
 
 
-def he_image(width: int = 512, height: int = 512, seed: int = 0, mpp: float = 0.5, glass: float = 0.0) -> NDArray[np.uint8]:
+def he_image(
+    width: int = 512, height: int = 512, seed: int = 0, mpp: float = 0.5, glass: float = 0.0
+) -> NDArray[np.uint8]:
     """An H&E-looking image ``(height, width, 3)``; see :func:`he_tissue`."""
     return he_tissue(width, height, seed, mpp, glass)[0]
 
@@ -52,9 +54,9 @@ def he_tissue(
     eosin = np.where(nucleus, 0.4 * eosin, eosin)
     inside = np.zeros((height, width), bool)
     inside[border : height - border or None, border : width - border or None] = True
-    density = (
-        hematoxylin[..., None] * np.array(HEMATOXYLIN) + eosin[..., None] * np.array(EOSIN)
-    ) * inside[..., None]
+    density = (hematoxylin[..., None] * np.array(HEMATOXYLIN) + eosin[..., None] * np.array(EOSIN)) * inside[
+        ..., None
+    ]
     intensity = 245 * 10**-density + rng.normal(0, 1, (height, width, 1))
     return np.clip(intensity, 0, 255).astype(np.uint8), labels
 
@@ -82,7 +84,9 @@ def _nuclei(rng: np.random.Generator, width: int, height: int, border: int, mpp:
     return labels
 
 
-def _ellipse(labels: NDArray[np.int32], y: float, x: float, a: float, b: float, angle: float, number: int) -> None:
+def _ellipse(
+    labels: NDArray[np.int32], y: float, x: float, a: float, b: float, angle: float, number: int
+) -> None:
     top, left = max(int(y - a), 0), max(int(x - a), 0)
     part = labels[top : int(y + a) + 2, left : int(x + a) + 2]
     rows, columns = np.mgrid[top : top + part.shape[0], left : left + part.shape[1]]
@@ -150,7 +154,7 @@ def write_svs(
                 tile=(tile, tile),
                 photometric=photometric,
                 compression="jpeg",
-                subsampling=tuple(int(c) for c in {"444": "11", "422": "21", "420": "22"}[subsampling]),
+                subsampling={"444": (1, 1), "422": (2, 1), "420": (2, 2)}[subsampling],
                 description=_aperio(w, h, tile, mpp, factor, objective) if aperio else None,
                 resolution=None if mpp is None or aperio else (1e4 / (mpp * factor),) * 2,
                 resolutionunit=None if mpp is None or aperio else "CENTIMETER",
@@ -162,7 +166,9 @@ def write_svs(
             )
             if factor == 1 and aperio:
                 small = halved(picture, max(1, max(picture.shape[:2]) // 256))
-                tif.write(small, photometric="rgb", compression=None, description="Aperio thumbnail", metadata=None)
+                tif.write(
+                    small, photometric="rgb", compression=None, description="Aperio thumbnail", metadata=None
+                )
     return Path(path)
 
 
@@ -178,10 +184,22 @@ class JpegTiles:
     """Encoded tiles of an image repeated to ``width`` x ``height``; equal tiles are encoded once."""
 
     def __init__(
-        self, image: NDArray[np.uint8], width: int, height: int, tile: int, space: str, subsampling: str, quality: int
+        self,
+        image: NDArray[np.uint8],
+        width: int,
+        height: int,
+        tile: int,
+        space: str,
+        subsampling: str,
+        quality: int,
     ) -> None:
         self.image, self.width, self.height, self.tile = image, width, height, tile
-        self.options = {"level": quality, "colorspace": "RGB", "outcolorspace": space, "subsampling": subsampling}
+        self.options: dict[str, Any] = {
+            "level": quality,
+            "colorspace": "RGB",
+            "outcolorspace": space,
+            "subsampling": subsampling,
+        }
         self.done: dict[tuple[int, int], bytes] = {}
         self.tables, _ = split_jpeg(self._encode(0, 0))
 
@@ -226,10 +244,14 @@ def write_ome_tiff(
     """An OME-TIFF whose lower resolutions are SubIFDs, each half the one before."""
     import tifffile
 
-    size = {} if mpp is None else {f"PhysicalSize{a}": mpp for a in "XY"} | {f"PhysicalSize{a}Unit": "µm" for a in "XY"}
+    size = (
+        {}
+        if mpp is None
+        else {f"PhysicalSize{a}": mpp for a in "XY"} | {f"PhysicalSize{a}Unit": "µm" for a in "XY"}
+    )
     channel_first = axes == "CYX"
     photometric = "rgb" if axes == "YXS" else "minisblack"
-    options = {"tile": (tile, tile), "compression": compression, "photometric": photometric}
+    options: dict[str, Any] = {"tile": (tile, tile), "compression": compression, "photometric": photometric}
     with tifffile.TiffWriter(path, ome=True) as tif:
         tif.write(image, subifds=levels - 1, metadata={"axes": axes, **size}, **options)
         for _ in range(levels - 1):
@@ -256,7 +278,7 @@ def write_ome_zarr(
     import zarr
 
     group = zarr.open_group(str(path), mode="w", zarr_format=2 if version == "0.4" else 3)
-    datasets = []
+    datasets: list[Any] = []
     for level in range(levels):
         stored = image.transpose(["yxc".index(a) for a in axes if a in "yxc"])
         stored = np.expand_dims(stored, [i for i, a in enumerate(axes) if a not in "yxc"])
@@ -264,14 +286,17 @@ def write_ome_zarr(
         array = group.create_array(str(level), shape=stored.shape, chunks=chunks, dtype=stored.dtype)
         array[...] = stored
         scale = [(mpp or 1.0) * per_um * 2**level if a in "yx" else 1.0 for a in axes]
-        datasets.append({"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": scale}]})
+        datasets.append(
+            {"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+        )
         image = image[::2, ::2]
     kinds = {"t": "time", "c": "channel"}
     listed = [
-        {"name": a, "type": kinds.get(a, "space")} | ({"unit": unit} if mpp is not None and a in "zyx" else {})
+        {"name": a, "type": kinds.get(a, "space")}
+        | ({"unit": unit} if mpp is not None and a in "zyx" else {})
         for a in axes
     ]
-    image_metadata = {"name": "image", "axes": listed, "datasets": datasets}
+    image_metadata: dict[str, Any] = {"name": "image", "axes": listed, "datasets": datasets}
     if version == "0.4":
         group.attrs["multiscales"] = [image_metadata | {"version": "0.4"}]
     else:

@@ -96,6 +96,16 @@ class Slide:
         return self._source.levels
 
     @property
+    def tiles(self) -> tuple[tuple[int, int], ...]:
+        """``(width, height)`` of the stored tiles of each level: reads aligned to them are the cheapest."""
+        return self._source.tiles
+
+    @property
+    def converts(self) -> bool:
+        """Whether reads are converted to sRGB by the slide's ICC profile."""
+        return self._to_srgb and self.icc_profile is not None
+
+    @property
     def width(self) -> int:
         """Width in level-0 pixels."""
         return self.levels[0].width
@@ -280,7 +290,7 @@ class Slide:
         return fine[-1] if fine else 0
 
     def _convert(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if not self._to_srgb or self.icc_profile is None:
+        if not self.converts or self.icc_profile is None:
             return pixels
         from napari_histoseg.slide.color import to_srgb
 

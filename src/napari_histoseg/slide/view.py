@@ -1,14 +1,25 @@
-"""What a viewer needs beyond the file's levels: lazy arrays, coarser levels, thumbnails."""
+"""What a viewer needs beyond the file's levels: lazy arrays, coarser levels, thumbnails.
+
+A part that cannot be decoded is shown white, and logged: the rest of the slide stays visible.
+"""
 
 from __future__ import annotations
 
 import functools
+import logging
+import math
+import shutil
+import tempfile
 import threading
+import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_histoseg.errors import TileError
+from napari_histoseg.slide import cache
 from napari_histoseg.slide.geometry import Box
 from napari_histoseg.slide.resample import resample
 
@@ -18,6 +29,11 @@ if TYPE_CHECKING:
 
     from napari_histoseg.slide.slide import Slide
 
+log = logging.getLogger(__name__)
+
+Read = Callable[[Box], "NDArray[np.uint8]"]
+Progress = Callable[[int, int], None]
+
 #: A coarsest level up to this size (px, longer side) is coarse enough to show a whole slide.
 SCREEN_PX = 2048
 #: Up to this size, coarser levels are computed in memory; above, from a cache on disk.
@@ -25,6 +41,7 @@ MEMORY_PX = 8192
 #: Trailing levels smaller than this serve no viewer (napari draws its thumbnails from the coarsest).
 SMALLEST_PX = 256
 CHUNK = 512
+BAND_ROWS = 1024
 
 
 class Plane:
@@ -33,21 +50,19 @@ class Plane:
     dtype = np.dtype(np.uint8)
     ndim = 3
 
-    def __init__(
-        self, read: Callable[[Box], NDArray[np.uint8]], width: int, height: int, tile: tuple[int, int]
-    ) -> None:
+    def __init__(self, read: Read, width: int, height: int, tile: tuple[int, int]) -> None:
         self.read = read
         self.shape = (height, width, 3)
         self.tile = tile
 
     def __getitem__(self, index: tuple[slice, ...]) -> NDArray[np.uint8]:
-        rows, columns, channels = (s.indices(n) for s, n in zip(index, self.shape, strict=True))
-        if rows[1] <= rows[0] or columns[1] <= columns[0]:
-            return np.empty((max(rows[1] - rows[0], 0), max(columns[1] - columns[0], 0), 3), np.uint8)[
-                ..., slice(*channels)
-            ]
-        box = Box(columns[0], rows[0], columns[1] - columns[0], rows[1] - rows[0])
-        return self.read(box)[:: rows[2], :: columns[2], slice(*channels)]
+        (top, bottom, down), (left, right, across), channels = (
+            s.indices(n) for s, n in zip(index, self.shape, strict=True)
+        )
+        if bottom <= top or right <= left:
+            return np.empty((max(bottom - top, 0), max(right - left, 0), 3), np.uint8)[..., slice(*channels)]
+        pixels = self.read(Box(left, top, right - left, bottom - top))
+        return pixels[::down, ::across, slice(*channels)]
 
 
 class View:
@@ -57,67 +72,153 @@ class View:
         self.slide = slide
         self._lock = threading.Lock()
         self._added: list[Plane] | None = None
+        last = slide.levels[-1]
+        self._longest = max(last.width, last.height)
 
-    @property
-    def _coarsest(self) -> int:
-        last = self.slide.levels[-1]
-        return max(last.width, last.height)
+    @functools.cached_property
+    def _place(self) -> Path:
+        """Where the cache is: named by content and time of change; in a temporary folder for arrays."""
+        if self.slide.path is None:
+            folder = tempfile.mkdtemp(prefix="histoseg-levels-")
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            return Path(folder) / "levels.zarr"
+        changed = Path(self.slide.path).stat().st_mtime_ns
+        return cache.place_for(f"{self.slide.fingerprint()} {changed} {self.slide.converts}")
 
     @property
     def needs_cache(self) -> bool:
-        return False
+        """Whether reduced levels have to be built on disk first."""
+        return self._longest > MEMORY_PX and self._added is None and cache.open_reduced(self._place) is None
 
-    def build_cache(self, progress: Callable[[int, int], None] | None = None) -> None:
-        return None
+    def build_cache(self, progress: Progress | None = None) -> None:
+        """Make the added planes ready."""
+        self.planes(progress)
 
-    def planes(self, progress: Callable[[int, int], None] | None = None) -> list[Plane]:
+    def planes(self, progress: Progress | None = None) -> list[Plane]:
         """All resolutions, finest first."""
         slide = self.slide
         own = [
-            Plane(functools.partial(slide.read, i), level.width, level.height, slide._source.tiles[i])
+            Plane(functools.partial(read_what_can_be, slide, i), level.width, level.height, slide.tiles[i])
             for i, level in enumerate(slide.levels)
             if i == 0 or max(level.width, level.height) >= SMALLEST_PX
         ]
-        return own
+        if self._longest <= SCREEN_PX:
+            return own
+        with self._lock:
+            if self._added is None:
+                self._added = (
+                    _in_memory(own[-1]) if self._longest <= MEMORY_PX else self._on_disk(own[-1], progress)
+                )
+        return own + self._added
 
-    def arrays(self, progress: Callable[[int, int], None] | None = None) -> list[dask.array.Array]:
+    def _on_disk(self, base: Plane, progress: Progress | None) -> list[Plane]:
+        height, width = base.shape[:2]
+        arrays = cache.open_reduced(self._place) or cache.build_reduced(
+            self._place, base.read, width, height, base.tile, SCREEN_PX, progress
+        )
+        return [
+            Plane(functools.partial(_cut, array), array.shape[1], array.shape[0], (CHUNK, CHUNK))
+            for array in arrays
+        ]
+
+    def arrays(self, progress: Progress | None = None) -> list[dask.array.Array]:
+        """Lazy arrays of all planes, in chunks of whole tiles."""
         import dask.array
 
-        name = self.slide.fingerprint()[7:23]
+        name = f"slide-{self.slide.fingerprint()[7:23]}{'-srgb' if self.slide.converts else ''}"
         out = []
         for i, plane in enumerate(self.planes(progress)):
             chunks = (*(_chunk(t) for t in reversed(plane.tile)), 3)
-            made = dask.array.from_array(  # type: ignore[no-untyped-call]
-                plane, chunks=chunks, name=f"slide-{name}-{i}", inline_array=True
+            array = dask.array.from_array(  # type: ignore[no-untyped-call]
+                plane, chunks=chunks, name=f"{name}-{i}", inline_array=True
             )
-            out.append(made)
+            out.append(array)
         return out
 
-    def thumbnail(self, max_px: int, progress: Callable[[int, int], None] | None = None) -> NDArray[np.uint8]:
+    def thumbnail(self, max_px: int, progress: Progress | None = None) -> NDArray[np.uint8]:
+        """The whole slide, its longer side ``max_px``."""
         width, height = self.slide.width, self.slide.height
         factor = max(1.0, max(width, height) / max_px)
         size = Box(0, 0, max(1, round(width / factor)), max(1, round(height / factor)))
-        fine = [p for p in self.planes(progress) if max(p.shape[:2]) >= max(size.shape)]
-        plane = fine[-1]
+        plane = [p for p in self.planes(progress) if max(p.shape[:2]) >= max(size.shape)][-1]
         scale = max(plane.shape[:2]) / max(size.shape)
-        return resample(_clamped(plane), scale, size)
+        return resample(functools.partial(_clamped, plane), scale, size)
 
 
-def _clamped(plane: Plane) -> Callable[[Box], NDArray[np.uint8]]:
-    """Reads that repeat the border outwards, so that a thumbnail has no white rim."""
+def read_what_can_be(slide: Slide, level: int, box: Box) -> NDArray[np.uint8]:
+    """Read a box; where a part cannot be decoded, that part is white."""
+    try:
+        return slide.read(level, box)
+    except TileError as error:
+        log.warning("%s", error)
+    width, height = slide.tiles[level]
+    out = np.full((*box.shape, 3), 255, np.uint8)
+    for y in range(box.y // height, -(-box.bottom // height)):
+        for x in range(box.x // width, -(-box.right // width)):
+            part = Box(x * width, y * height, width, height).intersect(box)
+            try:
+                out[part.relative_to(box).slices] = slide.read(level, part)
+            except TileError:
+                continue
+    return out
+
+
+def _in_memory(base: Plane) -> list[Plane]:
+    """Coarser planes by halves, computed together when the first of them is read."""
+    height, width = base.shape[:2]
+    sizes = []
+    while max(width, height) > SCREEN_PX:
+        width, height = math.ceil(width / 2), math.ceil(height / 2)
+        sizes.append((width, height))
+    halves = _Halves(base, len(sizes))
+    return [Plane(functools.partial(halves.read, i), w, h, (CHUNK, CHUNK)) for i, (w, h) in enumerate(sizes)]
+
+
+class _Halves:
+    """Halved, quartered ... copies of a plane, made once, band by band."""
+
+    def __init__(self, base: Plane, count: int) -> None:
+        self._base, self._count = base, count
+        self._lock = threading.Lock()
+        self._arrays: list[NDArray[np.uint8]] = []
+
+    def read(self, index: int, box: Box) -> NDArray[np.uint8]:
+        with self._lock:
+            if not self._arrays:
+                self._arrays = self._make()
+        return self._arrays[index][box.slices]
+
+    def _make(self) -> list[NDArray[np.uint8]]:
+        height, width = self._base.shape[:2]
+        bands = [
+            cache.reduced(self._base.read(Box(0, y, width, min(BAND_ROWS, height - y))), 2)
+            for y in range(0, height, BAND_ROWS)
+        ]
+        arrays = [np.concatenate(bands)]
+        while len(arrays) < self._count:
+            arrays.append(cache.reduced(arrays[-1], 2))
+        return arrays
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Halves, (self._base, self._count)
+
+
+def _cut(array: Any, box: Box) -> NDArray[np.uint8]:
+    return np.asarray(array[box.slices])
+
+
+def _clamped(plane: Plane, box: Box) -> NDArray[np.uint8]:
+    """Pixels of a box that repeat the border outwards, so that a thumbnail has no white rim."""
     height, width = plane.shape[:2]
-
-    def read(box: Box) -> NDArray[np.uint8]:
-        inside = box.intersect(Box(0, 0, width, height))
-        pixels = plane.read(inside)
-        pad = (
-            (inside.y - box.y, box.bottom - inside.bottom),
-            (inside.x - box.x, box.right - inside.right),
-            (0, 0),
-        )
-        return np.pad(pixels, pad, mode="edge")
-
-    return read
+    x, y = (min(max(at, 0), size - 1) for at, size in ((box.x, width), (box.y, height)))
+    right, bottom = max(min(box.right, width), x + 1), max(min(box.bottom, height), y + 1)
+    inside = Box(x, y, right - x, bottom - y)
+    pad = (
+        (max(inside.y - box.y, 0), max(box.bottom - inside.bottom, 0)),
+        (max(inside.x - box.x, 0), max(box.right - inside.right, 0)),
+        (0, 0),
+    )
+    return np.pad(plane.read(inside), pad, mode="edge")[: box.height, : box.width]
 
 
 def _chunk(tile: int) -> int:
