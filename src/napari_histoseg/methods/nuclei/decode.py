@@ -1,8 +1,8 @@
 """Network output → labels: offset votes, and the paper's boundary classes.
 
-Both decoders are local and exact: votes and distances are integers, ties follow raster order, and nothing is scaled
-by a maximum of the tile. An object that lies whole within two overlapping tiles comes out pixel for pixel the same
-in both.
+Both decoders are local and exact: votes and distances are integers, ties follow raster order, and nothing is
+scaled by a maximum of the tile. An object that lies whole within two overlapping tiles comes out pixel for
+pixel the same in both.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _FARTHEST_PX = 4096.0
 """Offsets longer than this, and those that are not numbers, are not votes."""
 
 _DISTANCE_UNIT = 64
-"""Distances are kept as 1/64 pixel in 16 bits, where OpenCV's Gaussian blur is exact; they saturate at 1023 px."""
+"""Distances are 1/64 px in 16 bits, where OpenCV's Gaussian blur is exact; they saturate at 1023 px."""
 
 
 class Decoded(NamedTuple):
@@ -50,8 +50,8 @@ class Decoded(NamedTuple):
     Attributes
     ----------
     labels : int32 (h, w)
-        0 background; ids 1 to n in the raster order of each object's first pixel. Objects are 4-connected and hold no
-        hole, except one that other objects fill in part.
+        0 background; ids 1 to n in the raster order of each object's first pixel. Objects are 4-connected and
+        hold no hole, except one that other objects fill in part.
     probability : float32 (n,)
         Mean probability of the pixels of each object, id 1 first.
     """
@@ -76,8 +76,8 @@ def decode_votes(
 ) -> Decoded:
     """Objects from a nucleus probability and vectors to the centroid.
 
-    Every foreground pixel votes, with its probability as weight, for the place where its vector ends. Peaks of the
-    smoothed votes are nuclei; each pixel joins the peak nearest to the end of its vector.
+    Every foreground pixel votes, with its probability as weight, for the place where its vector ends. Peaks
+    of the smoothed votes are nuclei; each pixel joins the peak nearest to the end of its vector.
 
     Parameters
     ----------
@@ -92,8 +92,8 @@ def decode_votes(
     peak_radius_px
         A peak is the highest within this radius.
     min_votes
-        Least height of a peak: the votes about it, each weighted by its probability and by a Gaussian (1 in the
-        middle) of ``smooth_sigma_px``.
+        Least height of a peak: the votes about it, each weighted by its probability and by a Gaussian (1 in
+        the middle) of ``smooth_sigma_px``.
     smooth_sigma_px
         Standard deviation of the Gaussian that smooths the votes.
     merge_radius_px, merge_saddle
@@ -102,8 +102,8 @@ def decode_votes(
     reach_px
         A pixel joins no peak farther than this from the end of its vector.
     grow_px
-        Foreground pixels left without a peak, or cut off from the rest of their nucleus, join a nucleus that they
-        touch within this many pixels; the others are dropped.
+        Foreground pixels left without a peak, or cut off from the rest of their nucleus, join a nucleus that
+        they touch within this many pixels; the others are dropped.
 
     Returns
     -------
@@ -128,7 +128,7 @@ def decode_votes(
     )
     peaks = find_peaks(votes, peak_radius_px, int(min_votes * _VOTE * _CENTER**2))
     ids = merge_peaks(votes, peaks, float(merge_radius_px), float(merge_saddle))
-    owner = nearest_peak(peaks, ids, *nucleus.shape, float(reach_px))
+    owner = nearest_peak(peaks, ids, nucleus.shape[0], nucleus.shape[1], float(reach_px))
     labels = _follow(offset, foreground, owner)
     return tidy(labels, nucleus, foreground, min_area_px=min_area_px, grow_px=grow_px)
 
@@ -167,8 +167,8 @@ def decode_boundary(
     smooth_sigma_px
         Standard deviation of the Gaussian that smooths the distance.
     merge_radius_px, merge_saddle
-        Seeds at most this far apart are one nucleus if the distance on the line between them never falls below
-        ``merge_saddle`` times the lower seed.
+        Seeds at most this far apart are one nucleus if the distance on the line between them never falls
+        below ``merge_saddle`` times the lower seed.
 
     Returns
     -------
@@ -181,7 +181,8 @@ def decode_boundary(
     """
     if probabilities.ndim != 3 or len(probabilities) != 3:
         raise ValueError(
-            f"probabilities have shape {probabilities.shape}; they must be (3, h, w): background, nucleus, boundary."
+            f"probabilities have shape {probabilities.shape}; they must be (3, h, w): "
+            "background, nucleus, boundary."
         )
     _, nucleus, boundary = np.ascontiguousarray(probabilities, np.float32)
     either = nucleus + boundary
@@ -220,8 +221,9 @@ def tidy(
 ) -> Decoded:
     """Make objects whole, drop what is small, and number the rest.
 
-    In this order: only the largest 4-connected part of each label is kept; labels grow into foreground that is left
-    over; holes are filled; labels below ``min_area_px`` are dropped; ids become 1 to n in raster order.
+    In this order: only the largest 4-connected part of each label is kept; labels grow into foreground that
+    is left over; holes are filled; labels below ``min_area_px`` are dropped; ids become 1 to n in raster
+    order.
 
     Parameters
     ----------
@@ -251,14 +253,14 @@ def tidy(
 
 
 def keep_largest_component(labels: Int32) -> Int32:
-    """Labels with only the largest 4-connected part of each id; of equal parts the first in raster order."""
+    """Keep only the largest 4-connected part of each id; of equal parts the first in raster order."""
     rows, starts, values = kernels.encode_runs(np.ascontiguousarray(labels, np.int32))
     kernels.drop_fragments(starts, values, *kernels.connect_runs(rows, starts, values, labels.shape[1]))
     return _painted(labels, starts, values)
 
 
 def fill_holes(labels: Int32) -> Int32:
-    """Labels with every hole filled: background, 4-connected, off the image border, that touches one id only."""
+    """Fill every hole: 4-connected background off the image border that touches one id only."""
     width = labels.shape[1]
     rows, starts, values = kernels.encode_runs(np.ascontiguousarray(labels, np.int32))
     components, count = kernels.connect_runs(rows, starts, values, width)
@@ -267,21 +269,21 @@ def fill_holes(labels: Int32) -> Int32:
 
 
 def remove_small(labels: Int32, min_area_px: int) -> Int32:
-    """Labels without the ids of fewer than ``min_area_px`` pixels."""
+    """Drop the ids of fewer than ``min_area_px`` pixels."""
     _, starts, values = kernels.encode_runs(np.ascontiguousarray(labels, np.int32))
     kernels.drop_small(starts, values, min_area_px)
     return _painted(labels, starts, values)
 
 
 def relabel(labels: Int32) -> tuple[Int32, int]:
-    """Labels with the ids 1 to n in the raster order of their first pixels, and n."""
+    """Give labels the ids 1 to n in the raster order of their first pixels; returns them and n."""
     _, starts, values = kernels.encode_runs(np.ascontiguousarray(labels, np.int32))
     count = kernels.renumber(values)
     return _painted(labels, starts, values), count
 
 
 def mean_probability(labels: Int32, probability: Float32, count: int | None = None) -> Float32:
-    """Mean of a map over each id from 1 to ``count`` (default the largest id); NaN for an id without pixels."""
+    """Average a map over each id from 1 to ``count`` (default the largest); NaN for an id without pixels."""
     _, starts, values = kernels.encode_runs(np.ascontiguousarray(labels, np.int32))
     if count is None:
         count = int(values.max(initial=0))
@@ -301,8 +303,9 @@ def _integer_gaussian(sigma: float) -> Int32:
     if sigma <= 0:
         return np.array([_CENTER], np.int32)
     reach = math.ceil(3 * sigma)
-    taps = np.rint(_CENTER * np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)).astype(np.int32)
-    return taps[taps > 0]
+    bell = _CENTER * np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    taps: Int32 = np.rint(bell[bell >= 0.5]).astype(np.int32)
+    return taps
 
 
 @kernel

@@ -1,8 +1,8 @@
 """Compiled passes over label images in run-length form.
 
-A label image is encoded as horizontal runs of equal values (background included). Components, holes, areas and
-relabeling then cost a visit to each run, not to each pixel, and every result follows raster order alone: it does not
-depend on where in a larger image the objects lie.
+A label image is encoded as horizontal runs of equal values (background included). Components, holes, areas
+and relabeling then cost a visit to each run, not to each pixel, and every result follows raster order alone:
+it does not depend on where in a larger image the objects lie.
 
 Numba checks only the file of a cached kernel for changes, so a kernel calls no kernel of another module.
 """
@@ -148,7 +148,7 @@ def _touch(owners: Int32, component: int, value: int) -> None:
 def fill_enclosed(
     rows: Int64, starts: Int32, values: Int32, components: Int32, count: int, width: int
 ) -> None:
-    """Give each background component that touches one label and not the image border to that label, in place."""
+    """Give each background component off the border that touches one label to that label, in place."""
     owners = np.zeros(count, np.int32)
     height = rows.size - 1
     for y in range(height):

@@ -14,7 +14,10 @@ from .trace import outlines, to_wkb
 UInt8 = npt.NDArray[np.uint8]
 
 RGB_FROM_HED: Float64 = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
-"""Optical density of hematoxylin, eosin and DAB in red, green and blue (Ruifrok & Johnston 2001, as in scikit-image)."""
+"""Optical density of hematoxylin, eosin and DAB in red, green and blue.
+
+Ruifrok & Johnston 2001, as in scikit-image.
+"""
 
 MEASUREMENTS = (
     "centroid_x_um",
@@ -39,7 +42,7 @@ _CROFTON: Float64 = np.array(
     [0, math.pi / 4 + _DIAGONAL, _DIAGONAL, 2 * _DIAGONAL, 0, math.pi / 4 + _DIAGONAL, 0, _DIAGONAL]
     + [math.pi / 4, math.pi / 2, _DIAGONAL, _DIAGONAL, math.pi / 4, math.pi / 2, 0, 0]
 )
-"""Length of outline for each pattern of 2 × 2 pixels: 1 lower right, 2 upper right, 4 lower left, 8 upper left.
+"""Length of outline for each 2 × 2 pattern: 1 lower right, 2 upper right, 4 lower left, 8 upper left.
 
 Crofton's formula in four directions (Rivollier 2010, as in scikit-image).
 """
@@ -51,8 +54,8 @@ def stain_table() -> Float32:
     Returns
     -------
     float32 (2, 3, 256)
-        Stain (hematoxylin, eosin), channel, value. The density of a pixel is the sum over its three channels; base 10,
-        light 255. The value 0 counts as 1, so that no pixel is infinitely dense.
+        Stain (hematoxylin, eosin), channel, value. The density of a pixel is the sum over its three channels;
+        base 10, light 255. The value 0 counts as 1, so that no pixel is infinitely dense.
     """
     density = -np.log10(np.maximum(np.arange(256), 1) / 255)
     unmixing = np.linalg.inv(RGB_FROM_HED)
@@ -80,17 +83,19 @@ def measure(
     origin_um : (float, float)
         x and y of the image's upper left corner, µm. Pixel (0, 0) has its center half a pixel from it.
     probability : float (n,) or (h, w), optional
-        For each id from 1 to the largest, or a map to be averaged over each object. Without it the column is NaN.
+        For each id from 1 to the largest, or a map to be averaged over each object. Without it the column is
+        NaN.
 
     Returns
     -------
     pandas.DataFrame
         ``id`` in ascending order, then :data:`MEASUREMENTS`. ``perimeter_um`` is Crofton's in four directions
-        (:func:`skimage.measure.perimeter_crofton`); the axes are those of the ellipse with the same second moments;
-        ``solidity`` is area over the pixels whose centers lie in the convex hull of the object's pixel centers, so that
-        a digital disc has 1; ``orientation_deg`` is the angle from the x axis to the major axis, counterclockwise on
-        the screen, in [0, 180). Optical densities are base 10, by color deconvolution with :data:`RGB_FROM_HED`,
-        negative amounts of a pixel counted as 0; SD is that of the object's pixels (denominator n).
+        (:func:`skimage.measure.perimeter_crofton`); the axes are those of the ellipse of equal second moments;
+        ``solidity`` is area over the pixels whose centers lie in the convex hull of the object's pixel
+        centers, so that a digital disc has 1; ``orientation_deg`` is the angle from the x axis to the major
+        axis, counterclockwise on the screen, in [0, 180). Optical densities are base 10, by color
+        deconvolution with :data:`RGB_FROM_HED`, negative amounts of a pixel counted as 0; SD is that of the
+        object's pixels (denominator n).
 
     Raises
     ------
@@ -108,15 +113,15 @@ def measure(
     ]
     hull = _hull_pixels(starts, values, labels.shape[1], first, box)[present]
     perimeter = _perimeters(labels, _CROFTON, count)[present]
-    area, first, sums = area[present].astype(np.float64), first[present], sums[present].astype(np.float64)
-    shape = _moments(area, sums, mpp)
-    center = (first[:, ::-1] + sums[:, 1::-1] / area[:, None] + 0.5) * mpp + np.asarray(origin_um, np.float64)
-    mean, sd = _mean_sd(area, stains)
+    pixels, first, raw = area[present].astype(np.float64), first[present], sums[present].astype(np.float64)
+    shape = _moments(pixels, raw, mpp)
+    center = (first[:, ::-1] + raw[:, 1::-1] / pixels[:, None] + 0.5) * mpp + np.asarray(origin_um)
+    mean, sd = _mean_sd(pixels, stains)
     columns: dict[str, npt.NDArray[np.generic]] = {
         "id": present.astype(np.int64),
         "centroid_x_um": center[:, 0],
         "centroid_y_um": center[:, 1],
-        "area_um2": area * mpp**2,
+        "area_um2": pixels * mpp**2,
         "perimeter_um": perimeter * mpp,
         **shape,
         "hematoxylin_od_mean": mean[:, 0],
@@ -125,7 +130,7 @@ def measure(
         "eosin_od_sd": sd[:, 1],
         "probability": _per_object(probability, starts, values, labels.shape, count)[present - 1],
     }
-    columns["solidity"] = area / np.maximum(hull, 1)
+    columns["solidity"] = pixels / np.maximum(hull, 1)
     return pd.DataFrame(columns)[["id", *MEASUREMENTS]]
 
 
@@ -163,7 +168,7 @@ def object_table(
 
 
 def neighbors(centroids_um: npt.ArrayLike, radius_um: float) -> Int32:
-    """Number of other objects whose centroid lies within a radius of each object's centroid.
+    """Count the other objects whose centroid lies within a radius of each object's centroid.
 
     Parameters
     ----------
@@ -208,7 +213,8 @@ def _per_object(
         return mean_in_runs(starts, values, given.reshape(-1), count)
     if given.ndim != 1 or len(given) < count:
         raise ValueError(
-            f"probability has shape {given.shape}; pass one value for each of the ids 1 to {count}, or a map of {shape}."
+            f"probability has shape {given.shape}; "
+            f"pass one value for each of the ids 1 to {count}, or a map of {shape}."
         )
     return given
 
@@ -237,7 +243,7 @@ def _mean_sd(area: Float64, sums: Float64) -> tuple[Float64, Float64]:
 
 @kernel
 def _shape_sums(starts: Int32, values: Int32, width: int, count: int) -> tuple[Int64, Int32, Int64, Int32]:
-    """Per id: area; first pixel (y, x); sums of y, x, y², x², xy about it; box (top, left, bottom, right), inclusive."""
+    """Per id: area; first pixel (y, x); sums of y, x, y², x², xy about it; box top, left, bottom, right."""
     area = np.zeros(count + 1, np.int64)
     first = np.zeros((count + 1, 2), np.int32)
     sums = np.zeros((count + 1, 5), np.int64)
@@ -322,7 +328,7 @@ def _perimeters(labels: Int32, lengths: Float64, count: int) -> Float64:
 
 @kernel
 def _chain(extremes: Int32, top: int, bottom: int, side: int, chain: Int32) -> int:
-    """Convex chain (y, x) of the left (side 1) or right (side -1) extremes of rows top to bottom; returns its length."""
+    """Fill in the convex chain (y, x) of left (side 1) or right (side -1) row extremes; returns its size."""
     size = 0
     for y in range(top, bottom + 1):
         x = extremes[y - top]

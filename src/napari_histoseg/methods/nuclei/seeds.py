@@ -1,7 +1,7 @@
 """Seeds of objects: local maxima, their merging, and the watershed that grows them.
 
-All maps are integers or are quantized with a fixed step, so that two crops of one image give the same seeds and the
-same labels wherever both hold the whole object.
+All maps are integers or are quantized with a fixed step, so that two crops of one image give the same seeds
+and the same labels wherever both hold the whole object.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def _lowest_between(height_map: Int32, y0: int, x0: int, y1: int, x1: int) -> in
 def merge_peaks(height_map: Int32, peaks: Int32, radius: float, saddle: float) -> Int32:
     """Give one id to peaks that stand close together on one ridge.
 
-    Two peaks merge when they are at most ``radius`` apart and the map between them never falls below ``saddle``
-    times the lower of the two.
+    Two peaks merge when they are at most ``radius`` apart and the map between them never falls below
+    ``saddle`` times the lower of the two.
 
     Returns
     -------
@@ -147,7 +147,7 @@ def _sole_markers(
 
 @kernel
 def _flood(levels: Int32, labels: Int32, starts: Int32, several: Mask, open_pixels: Mask) -> None:
-    """Priority flood of the flat ``labels`` from their positive pixels, high levels first, first come first served."""
+    """Flood the flat ``labels`` from their positive pixels, high levels first, first come first served."""
     height, width = levels.shape
     flat = levels.ravel()
     top = np.int32(0)
@@ -222,8 +222,8 @@ def watershed(priority: Float32, markers: Int32, mask: Mask, *, step: float = 0.
     mask : bool (h, w)
         Where labels may grow; 4-connected.
     step : float
-        Priorities within one step are flooded in the order of arrival. Fixed rather than relative to the largest
-        priority, so that a crop floods as the whole does; at most 65,536 levels.
+        Priorities within one step are flooded in the order of arrival. Fixed rather than relative to the
+        largest priority, so that a crop floods as the whole does; at most 65,536 levels.
 
     Returns
     -------

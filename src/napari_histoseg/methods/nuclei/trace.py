@@ -12,10 +12,10 @@ from .kernels import Int32, Int64, kernel
 def outlines(labels: Int32, ids: npt.ArrayLike | None = None) -> tuple[Int32, Int64]:
     """Outer outline of each object along the edges of its pixels.
 
-    Points are pixel corners, so that the area inside an outline without holes is the number of its pixels. Corners on
-    a straight edge are left out, and the closing point is not repeated. Objects are taken as 4-connected: of a label
-    in several parts only the part with the first pixel is traced. Rings never touch themselves; what an object
-    encloses, by edges or by corners, lies inside its outline.
+    Points are pixel corners, so that the area inside an outline without holes is the number of its pixels.
+    Corners on a straight edge are left out, and the closing point is not repeated. Objects are taken as
+    4-connected: of a label in several parts only the part with the first pixel is traced. Rings never touch
+    themselves; what an object encloses, by edges or by corners, lies inside its outline.
 
     Parameters
     ----------
@@ -27,8 +27,8 @@ def outlines(labels: Int32, ids: npt.ArrayLike | None = None) -> tuple[Int32, In
     Returns
     -------
     points : int32 (m, 2)
-        x and y of the corners, clockwise on the screen from the upper left corner of the object's first pixel. Pixel
-        (x, y) has the corners (x, y) to (x + 1, y + 1).
+        x and y of the corners, clockwise on the screen from the upper left corner of the object's first
+        pixel. Pixel (x, y) has the corners (x, y) to (x + 1, y + 1).
     offsets : int64 (n + 1,)
         Outline ``i`` is ``points[offsets[i]:offsets[i + 1]]``; empty for an id without pixels.
     """
@@ -59,7 +59,7 @@ def to_wkb(
     object (n,)
         ``bytes`` of a polygon with one closed ring; None for an empty outline.
     """
-    polygons = _polygons((points + np.asarray(origin_xy, np.float64)) * scale, offsets)
+    polygons = _polygons(((points + np.asarray(origin_xy)) * scale).astype(np.float64), offsets)
     out: npt.NDArray[np.object_] = shapely.to_wkb(polygons)
     return out
 
@@ -99,7 +99,7 @@ def _first_pixels(labels: Int32) -> Int64:
 
 @kernel
 def _has(labels: Int32, y: int, x: int, value: int) -> bool:
-    return 0 <= y < labels.shape[0] and 0 <= x < labels.shape[1] and labels[y, x] == value
+    return bool(0 <= y < labels.shape[0] and 0 <= x < labels.shape[1] and labels[y, x] == value)
 
 
 @kernel
@@ -142,8 +142,9 @@ def _trace(labels: Int32, starts: Int64) -> tuple[Int32, Int64]:
             y, x, heading, last = y0, x0, 0, -1
             while True:
                 if heading != last:
-                    # The walk passes a corner twice only where it went through a gap between two corners that touch;
-                    # all since the first pass is a cavity. Every such corner is a turn, so points hold it.
+                    # The walk passes a corner twice only where it went through a gap between two corners that
+                    # touch; all since the first pass is a cavity. Every such corner is a turn, so points hold
+                    # it.
                     if _is_gap(labels, y, x, value):
                         for earlier in range(begin, count):
                             if points[earlier, 0] == x and points[earlier, 1] == y:
