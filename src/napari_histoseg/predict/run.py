@@ -1,0 +1,259 @@
+"""The run: an iterator of events. Closing it cancels; what is done stays and can be resumed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_histoseg import methods
+from napari_histoseg.errors import HistosegError, RunError, SettingsError
+from napari_histoseg.methods.base import TileOutput
+from napari_histoseg.predict.device import choose_device, choose_precision
+from napari_histoseg.predict.events import Finished, Notice, RunEvent, Started, TileDone
+from napari_histoseg.predict.lanes import Done, Work, run_tiles
+from napari_histoseg.predict.plan import Plan, make_plan, sample_tissue
+from napari_histoseg.results.record import ClassRecord, RunRecord, SlideRecord, Status, WeightsRecord
+from napari_histoseg.results.result import Result
+from napari_histoseg.results.store import ResultStore
+from napari_histoseg.slide import Box, Slide, TissueMask
+from napari_histoseg.tiling import nearest_first
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from napari_histoseg.methods.base import Model
+    from napari_histoseg.methods.settings import RunSettings
+
+Focus = Callable[[], tuple[float, float] | None]
+"""Returns the point being looked at, (x, y) in level-0 pixels, or None."""
+
+
+def iter_run(
+    method: str,
+    slide: Slide,
+    *,
+    out: Path | None = None,
+    region: Any = None,
+    weights: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    focus: Focus | None = None,
+    tissue: TissueMask | None = None,
+    settings: RunSettings | None = None,
+) -> Iterator[RunEvent]:
+    """Run a method on a slide.
+
+    Parameters
+    ----------
+    method : str
+        One of :func:`napari_histoseg.methods.names`.
+    slide : Slide
+    out : Path, optional
+        Folder of the result; a temporary one that goes with the result when not given.
+    region : Box, (x, y, width, height), or shapely (multi)polygon, optional
+        Level-0 pixels; the whole slide when not given.
+    weights : Path, optional
+        A ``.safetensors`` file; the weights that ship with the package when not given.
+    resume, overwrite : bool
+        Go on with an unfinished result in ``out``, or replace a result there.
+    focus : callable, optional
+        Where somebody is looking; tiles near it come first.
+    tissue : TissueMask, optional
+        Use this tissue instead of detecting it.
+    settings : RunSettings, optional
+        The method's settings model.
+
+    Yields
+    ------
+    Started, TileDone, Notice, Finished
+
+    Raises
+    ------
+    HistosegError
+        A subclass says what is wrong with the input (before anything is written) or why the run could not go on.
+    """
+    chosen = methods.get(method)
+    settings = settings if settings is not None else chosen.spec.settings()
+    if resume and overwrite:
+        raise SettingsError("resume and overwrite exclude each other: the first keeps the result in the folder, the second deletes it.")
+    if resume and out is None:
+        raise SettingsError("resume needs out: the folder of the result to go on with.")
+    device = choose_device(settings.device)
+    precision = choose_precision(settings.precision, device)
+    model = chosen.load(settings, weights, device, precision)
+    plan = make_plan(slide, model, settings, region, tissue)
+    record = _record(method, slide, plan, model, settings, region, str(device.type), str(precision).removeprefix("torch."))
+    if resume and out is not None and (out / "run.json").exists():
+        store = ResultStore.resume(out, record)
+    else:
+        store = ResultStore.create(out, record, chosen.spec.outputs, overwrite=overwrite)
+    run = _Run(slide, plan, model, settings, store, record)
+    # A run closed before its first event (a generator never started) must not leave the folder locked, so the store is
+    # opened in here, on the first request, and from then on the context below owns it.
+    with closing(run.events(device, focus)) as events:
+        yield from events
+
+
+@dataclass
+class _Run:
+    """A run under way: the plan, the store, and what it has counted so far."""
+
+    slide: Slide
+    plan: Plan
+    model: Model
+    settings: RunSettings
+    store: ResultStore
+    record: RunRecord
+    n_objects: int = 0
+    messages: list[str] = field(default_factory=list)
+    failed: list[dict[str, Any]] = field(default_factory=list)
+    begun: float = field(default_factory=time.perf_counter)
+
+    def events(self, device: torch.device, focus: Focus | None) -> Iterator[RunEvent]:
+        """Tiles in, events out; whatever ends it, the store is left readable."""
+        status: Status = "cancelled"
+        try:
+            yield from self._tiles(device, focus)
+            status = "finished"
+        except HistosegError:
+            status = "failed"
+            raise
+        except Exception as error:
+            status = "failed"
+            raise RunError(f"The run stopped: {type(error).__name__}: {error}. The tiles done so far are kept; run again with --resume.") from error
+        finally:
+            if status != "finished":
+                self._close(status)
+        yield Finished(self._close("finished"), time.perf_counter() - self.begun)
+
+    def _tiles(self, device: torch.device, focus: Focus | None) -> Iterator[RunEvent]:
+        plan, done = self.plan, self.store.done
+        self.n_objects = self.store.n_objects
+        left = [i for i in plan.wanted if i not in done]
+        total = len(plan.wanted)
+        yield Started(
+            self.store.path, total, total - len(left), plan.mpp, plan.grid.bounds, self.record.device, self.record.precision, self.store
+        )
+        if not total:
+            yield self._say("No tissue was found in the region, so nothing was computed. Set tissue_only to false to compute it all the same.")
+        if self.model.samples and left:
+            self.model.fit(sample_tissue(self.slide, plan, self.model.samples, self.settings.seed))
+        work = Work(self.slide, self.model, plan.mpp, plan.downsample, Box(0, 0, *self.slide.size_at(plan.mpp)))
+        said: list[str] = []
+        order = nearest_first(plan.grid, left, _working(focus, plan.downsample))
+        with closing(run_tiles(work, order, device, self.settings.batch_tiles, said.append)) as tiles:
+            for count, tile in enumerate(tiles, total - len(left) + 1):
+                while said:
+                    yield self._say(said.pop(0))
+                if tile.problem is not None or tile.output is None:
+                    yield self._missing(tile)
+                else:
+                    self._keep(tile, tile.output)
+                yield TileDone(tile.tile.index, tile.tile.keep, count, total, self.n_objects, time.perf_counter() - self.begun)
+
+    def _say(self, message: str) -> Notice:
+        self.messages.append(message)
+        return Notice(message)
+
+    def _missing(self, done: Done) -> Notice:
+        box = done.tile.keep.scaled(self.plan.downsample)
+        self.failed.append({"tile": done.tile.index, "box": [box.x, box.y, box.width, box.height], "reason": str(done.problem)})
+        return self._say(f"Tile {done.tile.index} could not be read and was left out: {done.problem}")
+
+    def _keep(self, done: Done, output: TileOutput) -> None:
+        """Make ids unique over the slide, whatever the order of tiles, drop what lies outside, and store the tile."""
+        labels, objects = output.labels, output.objects
+        if objects is not None:
+            stride = id_stride(self.plan.grid.tile_px)
+            if len(objects) >= stride:
+                raise RunError(
+                    f"Tile {done.tile.index} holds {len(objects)} objects, more than the {stride - 1} that fit: this is noise, "
+                    "not tissue. Raise the threshold or the smallest area."
+                )
+            inside = self._inside(objects)
+            objects = objects[inside].reset_index(drop=True)
+            lookup = np.zeros(int(labels[1].max(initial=0)) + 1 if labels else 1, np.uint32)
+            ids = objects["id"].to_numpy(np.int64)
+            first = done.tile.index * stride
+            if labels is not None:
+                lookup[ids] = ids + first
+                labels = (labels[0], lookup[labels[1]])
+            objects = objects.assign(id=(ids + first).astype(np.uint32))
+            self.n_objects += len(objects)
+        self.store.add(done.tile.index, done.tile.keep, labels=labels, objects=objects, probability=output.probability, image=output.image)
+
+    def _inside(self, objects: pd.DataFrame) -> Any:
+        mpp = self.slide.require_mpp()
+        x = objects["centroid_x_um"].to_numpy(float) / mpp
+        y = objects["centroid_y_um"].to_numpy(float) / mpp
+        return self.plan.inside(x, y)
+
+    def _close(self, status: Status) -> Result:
+        before = self.store.record
+        self.store.update(
+            seconds=before.seconds + time.perf_counter() - self.begun,
+            notices=[*before.notices, *self.messages],
+            failed_tiles=self.failed,
+        )
+        return self.store.finish(status, self.model.finish)
+
+
+def id_stride(tile_px: int) -> int:
+    """Ids reserved a tile: local id + tile index × this. Ids then do not hang on the order in which tiles are done."""
+    return max(64, tile_px * tile_px // 64)
+
+
+def _working(focus: Focus | None, downsample: float) -> Focus | None:
+    if focus is None:
+        return None
+
+    def scaled() -> tuple[float, float] | None:
+        point = focus()
+        return None if point is None else (point[0] / downsample, point[1] / downsample)
+
+    return scaled
+
+
+def _record(
+    method: str, slide: Slide, plan: Plan, model: Model, settings: RunSettings, region: Any, device: str, precision: str
+) -> RunRecord:
+    return RunRecord(
+        method=method,
+        settings=settings.model_dump(mode="json"),
+        weights=WeightsRecord(**model.weights) if model.weights else None,
+        slide=SlideRecord(
+            name=slide.name,
+            path=slide.path,
+            fingerprint=slide.fingerprint(),
+            width=slide.width,
+            height=slide.height,
+            mpp=slide.mpp,
+            mpp_source=slide.mpp_source,
+            format=slide.format,
+        ),
+        region=None if region is None else plan.box,
+        outline=None if plan.outline is None else plan.outline.wkt,
+        mpp=plan.mpp,
+        frame=plan.grid.bounds,
+        tile_px=plan.grid.tile_px,
+        halo_px=plan.grid.halo_px,
+        n_tiles=len(plan.wanted),
+        device=device,
+        precision=precision,
+        seed=settings.seed,
+        versions=_versions(),
+        classes=[ClassRecord(**c) for c in model.classes],
+    )
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "numpy", "zarr", "openslide-python", "opencv-python-headless")}
