@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 MASK_MPP = 8.0
 MASK_PX = 2048
+TISSUE_DENSITY, TISSUE_SPREAD = 0.025, 0.03
+DEBRIS_UM2, HOLE_UM2 = 10_000.0, 5_000.0
+#: Debris is at most this part of a small image.
+DEBRIS_PART = 0.02
+#: Strong ink below this part of the overview (and below 8 px) is a dark nucleus or a speck.
+INK_PART, INK_PX, INK_RIM_PX = 0.0004, 8, 3
+MASK_MIN_PX = 512
 
 
 @dataclass(frozen=True)
@@ -79,17 +86,92 @@ def tissue_mask(slide: Slide, mpp: float | None = None) -> TissueMask:
     ----------
     slide : Slide
     mpp : float, optional
-        µm per mask pixel; 8 when the slide's pixel size is known, else the overview has up to 2048 px.
+        µm per mask pixel; 8 when the slide's pixel size is known (finer where that gives less than 512 px), else the
+        overview has up to 2048 px.
+
+    Returns
+    -------
+    TissueMask
+        What :func:`find_tissue` finds on the overview.
     """
     longest = max(slide.width, slide.height)
-    max_px = MASK_PX if slide.mpp is None else max(1, round(longest * slide.mpp / (mpp or MASK_MPP)))
+    if slide.mpp is None:
+        max_px = MASK_PX
+    else:
+        max_px = max(MASK_MIN_PX, round(longest * slide.mpp / (mpp or MASK_MPP)))
     image = slide.thumbnail(min(max_px, longest))
     downsample = longest / max(image.shape[:2])
     return TissueMask(find_tissue(image, None if slide.mpp is None else slide.mpp * downsample), downsample)
 
 
 def find_tissue(image: NDArray[np.uint8], mpp: float | None = None) -> NDArray[np.bool_]:
-    """Tissue in an overview ``(h, w, 3)``; ``mpp`` in µm per pixel of it."""
+    """Tissue in an overview.
+
+    A pixel is tissue when its mean optical density exceeds 0.025 and the densities of its channels differ by more than
+    0.03 (grey lines, dust and the edge of the cover slip do not); when it is not in ink (:func:`find_ink`). Pieces below
+    10,000 µm² (2 % of the overview, if that is less) are dropped as debris and holes below 5,000 µm² (likewise) are
+    closed; larger holes stay.
+
+    Parameters
+    ----------
+    image : ndarray (h, w, 3), uint8
+    mpp : float, optional
+        µm per pixel of the overview; 8 is taken for the sizes above when it is not known.
+
+    Returns
+    -------
+    ndarray (h, w), bool
+    """
+    density = optical_density(image)
+    mean, spread = density.mean(-1), np.ptp(density, axis=-1)
+    tissue = (mean > TISSUE_DENSITY) & (spread > TISSUE_SPREAD)
+    tissue &= ~find_ink(density)
+    tissue = ndimage.binary_closing(np.pad(tissue, 2, mode="edge"), iterations=2)[2:-2, 2:-2]
+    px_um2 = (mpp or MASK_MPP) ** 2
+    tissue = _without_small(tissue, min(DEBRIS_UM2 / px_um2, DEBRIS_PART * tissue.size))
+    return ~_without_small(~tissue, min(HOLE_UM2 / px_um2, DEBRIS_PART * tissue.size))
+
+
+def optical_density(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Optical density ``(h, w, 3)`` of a lightly smoothed overview, relative to its glass.
+
+    The glass is the 99th percentile of each channel, but at least 225: an overview that is all tissue has no glass.
+    """
     smooth = ndimage.uniform_filter(image.astype(np.float32), (3, 3, 0))
-    density = -np.log10((smooth + 1) / 256)
-    return np.asarray((density.mean(-1) > 0.05) & (np.ptp(smooth, axis=-1) > 15))
+    glass = np.clip(np.percentile(smooth, 99, axis=(0, 1)), 225, 255)
+    return np.asarray(-np.log10(np.clip(smooth, 1, None) / glass), dtype=np.float32)
+
+
+def find_ink(density: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Pen marks in an optical density image ``(h, w, 3)``.
+
+    Haematoxylin and eosin absorb green the most. Green and blue ink absorb red far more than green; red ink absorbs blue
+    as much as green and hardly any red; black ink absorbs everything alike. Where a color is that of strong ink, the
+    paler ink that is connected with it goes too.
+    """
+    red, green, blue = (density[..., i] for i in range(3))
+    grey = np.ptp(density, axis=-1) / (density.max(-1) + 1e-6)
+    colors = [  # of strong and of pale ink
+        ((red > 0.35) & (green < 0.66 * red), (red > 0.05) & (green < 0.75 * red)),
+        (
+            (green > 0.5) & (blue > 0.8 * green) & (red < 0.3 * green),
+            (green > 0.08) & (blue > 0.71 * green) & (blue < 1.3 * green) & (red < 0.85 * green),
+        ),
+        ((density.min(-1) > 0.5) & (grey < 0.35), (density.min(-1) > 0.3) & (grey < 0.45)),
+    ]
+    ink = np.zeros(red.shape, bool)
+    for strong, pale in colors:
+        seed = _without_small(strong, max(INK_PX, INK_PART * strong.size))
+        if seed.any():
+            ink |= ndimage.binary_propagation(seed, mask=pale | seed)
+    return np.asarray(ndimage.binary_dilation(ink, iterations=INK_RIM_PX))
+
+
+def _without_small(mask: NDArray[np.bool_], area_px: float) -> NDArray[np.bool_]:
+    """The mask without its connected pieces below an area."""
+    labels, count = ndimage.label(mask)
+    if not count:
+        return mask
+    keep = np.bincount(labels.ravel()) >= area_px
+    keep[0] = False
+    return keep[labels]
