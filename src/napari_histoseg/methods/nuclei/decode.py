@@ -137,13 +137,13 @@ def decode_boundary(
     probabilities: Float32,
     *,
     threshold: float = 0.5,
-    seed_threshold: float = 0.3,
+    seed_threshold: float = 0.2,
     min_area_px: int = 30,
-    peak_radius_px: int = 4,
-    min_depth_px: float = 1.0,
-    smooth_sigma_px: float = 1.0,
-    merge_radius_px: float = 12.0,
-    merge_saddle: float = 0.75,
+    peak_radius_px: int = 3,
+    min_depth_px: float = 0.5,
+    smooth_sigma_px: float = 0.6,
+    merge_radius_px: float = 40.0,
+    merge_saddle: float = 0.35,
 ) -> Decoded:
     """Objects from the probabilities of background, nucleus and nuclear boundary (Yuan & Suh, §2.2).
 

@@ -90,7 +90,7 @@ def measure(
     -------
     pandas.DataFrame
         ``id`` in ascending order, then :data:`MEASUREMENTS`. ``perimeter_um`` is Crofton's in four directions
-        (:func:`skimage.measure.perimeter_crofton`); the axes are those of the ellipse of equal second moments;
+        (:func:`skimage.measure.perimeter_crofton`); the axes are those of the ellipse of equal moments;
         ``solidity`` is area over the pixels whose centers lie in the convex hull of the object's pixel
         centers, so that a digital disc has 1; ``orientation_deg`` is the angle from the x axis to the major
         axis, counterclockwise on the screen, in [0, 180). Optical densities are base 10, by color
