@@ -1,0 +1,119 @@
+"""A method that needs no network: every dark blob is an object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy import ndimage
+
+from napari_histoseg import methods
+from napari_histoseg.methods.base import MethodSpec, TileFrame, TileOutput
+from napari_histoseg.methods.settings import RunSettings
+from napari_histoseg.slide import Box
+
+
+class BlobSettings(RunSettings):
+    """Settings of the fake method."""
+
+    darkness: int = Field(128, ge=0, le=255, title="Darkness", description="Grey value below which a pixel is a blob.")
+
+
+class BlobModel:
+    """Connected dark pixels, kept by the tile that holds their center."""
+
+    mpp = 0.5
+    halo_px = 32
+    stride_px = 16
+    samples = 0
+    weights: dict[str, Any] | None = None
+    classes = [{"value": 1, "name": "blob", "color": "#ff0000"}]
+
+    def __init__(self, settings: BlobSettings) -> None:
+        self.settings = settings
+        self.seen: list[int] = []
+
+    def fit(self, samples: Sequence[NDArray[np.uint8]]) -> None:
+        self.seen.append(len(samples))
+
+    def forward(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return images.mean(3, dtype=np.float32)[:, None]
+
+    def decode(self, raw: NDArray[np.float32], image: NDArray[np.uint8], frame: TileFrame) -> TileOutput:
+        labels, n = ndimage.label(raw[0] < self.settings.darkness)
+        keep, read = frame.tile.keep, frame.tile.read
+        centers = np.array(ndimage.center_of_mass(labels > 0, labels, range(1, n + 1))).reshape(-1, 2) + 0.5
+        mine = [i for i, (y, x) in enumerate(centers) if keep.contains_point(x + read.x, y + read.y)]
+        lookup = np.zeros(n + 1, np.int32)
+        lookup[[i + 1 for i in mine]] = np.arange(1, len(mine) + 1)
+        out = lookup[labels]
+        table = pd.DataFrame(
+            {
+                "id": np.arange(1, len(mine) + 1),
+                "centroid_x_um": (centers[mine, 1] + read.x) * frame.mpp,
+                "centroid_y_um": (centers[mine, 0] + read.y) * frame.mpp,
+                "class": "blob",
+                "probability": np.float32(1),
+                "area_um2": np.bincount(out.ravel(), minlength=len(mine) + 1)[1:] * frame.mpp**2,
+            }
+        )
+        chance = (255 - raw[0][keep.relative_to(read).slices]).astype(np.uint8)
+        return TileOutput((read, out), table, (keep, chance))
+
+    def finish(self, objects: pd.DataFrame) -> pd.DataFrame:
+        return pd.DataFrame({"rank": np.arange(len(objects))}, index=objects.index)
+
+
+class BlobMethod:
+    """The fake method; ``models`` are those it has loaded."""
+
+    spec = MethodSpec("blobs", "Blobs", "Finds dark blobs.", ("labels", "objects", "probability"), BlobSettings)
+
+    def __init__(self) -> None:
+        self.models: list[BlobModel] = []
+
+    def load(self, settings: Any, weights: Path | None, device: Any, precision: Any) -> BlobModel:
+        self.models.append(BlobModel(settings))
+        return self.models[-1]
+
+
+@pytest.fixture
+def blobs(monkeypatch: pytest.MonkeyPatch) -> BlobMethod:
+    """The fake method, found by ``methods.get("blobs")``."""
+    method = BlobMethod()
+    known = methods.get
+    monkeypatch.setattr(methods, "get", lambda name: method if name == "blobs" else known(name))
+    return method
+
+
+@pytest.fixture
+def picture() -> NDArray[np.uint8]:
+    """600 × 900 pink pixels with dark discs, many of them across tile borders."""
+    rng = np.random.default_rng(3)
+    image = np.full((600, 900, 3), (230, 170, 200), np.uint8)
+    rows, columns = np.mgrid[:600, :900]
+    for y, x in rng.uniform(12, [588, 888], (150, 2)):
+        image[(rows - y) ** 2 + (columns - x) ** 2 < rng.uniform(4, 9) ** 2] = (60, 40, 110)
+    return image
+
+
+def objects_of(labels: NDArray[Any]) -> set[bytes]:
+    """The objects of a label picture as a set of their pixels, whatever their ids."""
+    found = ndimage.find_objects(labels.astype(np.int64))
+    return {
+        np.flatnonzero(labels == i).astype(np.int64).tobytes()
+        for i, box in enumerate(found, 1)
+        if box is not None
+    }
+
+
+@pytest.fixture
+def whole_box() -> Box:
+    """All of :func:`picture`."""
+    return Box(0, 0, 900, 600)

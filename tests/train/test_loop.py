@@ -1,0 +1,95 @@
+"""The training loop: it learns, it resumes to the same bits, it keeps the best."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from napari_histoseg.errors import RunError
+from napari_histoseg.methods.settings import TrainSettings
+from napari_histoseg.nn.weights import ModelCard, read_card
+from napari_histoseg.train.loop import StepDone, Trained, Validated, fit
+
+
+class Brightness:
+    """Learns the mean brightness of a patch."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = TrainSettings.parse(
+            {"steps": 40, "validate_every": 10, "batch": 4, "learning_rate": 0.05, "threads": 1, "precision": "float32", "average_decay": 0.5, **settings}
+        )
+
+    def network(self) -> nn.Module:
+        return nn.Conv2d(3, 1, 1)
+
+    def sample(self, rng: np.random.Generator) -> dict[str, Any]:
+        image = rng.integers(0, 256, (3, 8, 8), dtype=np.uint8)
+        return {"image": image, "mean": np.float32(image.mean() / 255)}
+
+    def loss(self, output: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        return ((output.mean((1, 2, 3)) - batch["mean"]) ** 2).mean()
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        with torch.inference_mode():
+            image = torch.full((1, 3, 8, 8), 0.5)
+            return {"score": -abs(float(network(image).mean()) - 0.5)}
+
+    def card(self, scores: Mapping[str, float], seconds: float) -> ModelCard:
+        return ModelCard(method="brightness", name="b", architecture="conv", width=1, mpp=1, scores=dict(scores))
+
+
+def test_it_learns_and_writes_weights_with_card_and_curve(tmp_path: Path) -> None:
+    events = list(fit(Brightness(steps=200, validate_every=50), tmp_path / "w.safetensors"))
+    losses = [e.loss for e in events if isinstance(e, StepDone)]
+    assert np.mean(losses[-20:]) < np.mean(losses[:20]) / 5
+    assert isinstance(events[-1], Trained) and events[-1].scores["score"] > -0.1
+    assert read_card(tmp_path / "w.safetensors").scores == events[-1].scores
+    rows = list(csv.DictReader((tmp_path / "w.curve.csv").open()))
+    assert [int(r["step"]) for r in rows] == [50, 100, 150, 200]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["w.curve.csv", "w.safetensors"]
+
+
+def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    list(fit(Brightness(), tmp_path / "a.safetensors"))
+    events = fit(Brightness(), tmp_path / "b.safetensors")
+    for event in events:
+        if isinstance(event, StepDone) and event.step == 25:
+            events.close()
+            break
+    resumed = list(fit(Brightness(), tmp_path / "b.safetensors", resume=True))
+    assert resumed[0].step == 21
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
+    events = fit(Brightness(), tmp_path / "w.safetensors")
+    for event in events:
+        if isinstance(event, Validated):
+            events.close()
+            break
+    with pytest.raises(RunError, match=r"was made with other settings \(learning_rate\)"):
+        list(fit(Brightness(learning_rate=0.1), tmp_path / "w.safetensors", resume=True))
+
+
+def test_it_stops_early_and_keeps_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Brightness(steps=100, patience=2)
+    scores = iter([0.1, 0.9, 0.3, 0.2])
+    monkeypatch.setattr(task, "validate", lambda network: {"score": next(scores)})
+    events = list(fit(task, tmp_path / "w.safetensors"))
+    assert [e.best for e in events if isinstance(e, Validated)] == [True, True, False, False]
+    assert events[-1].stopped_early and events[-1].scores == {"score": 0.9}
+    assert read_card(tmp_path / "w.safetensors").scores == {"score": 0.9}
+
+
+def test_a_loss_that_is_no_number_stops_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Brightness()
+    monkeypatch.setattr(task, "loss", lambda output, batch: output.mean() * float("nan"))
+    with pytest.raises(RunError, match="The loss is no longer a number at step 1. Lower learning_rate"):
+        list(fit(task, tmp_path / "w.safetensors"))
