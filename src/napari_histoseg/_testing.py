@@ -154,6 +154,7 @@ def write_svs(
                 tile=(tile, tile),
                 photometric=photometric,
                 compression="jpeg",
+                compressionargs={"outcolorspace": "rgb"} if space == "RGB" else None,
                 subsampling={"444": (1, 1), "422": (2, 1), "420": (2, 2)}[subsampling],
                 description=_aperio(w, h, tile, mpp, factor, objective) if aperio else None,
                 resolution=None if mpp is None or aperio else (1e4 / (mpp * factor),) * 2,

@@ -20,7 +20,7 @@ from napari_histoseg.errors import SlideError
 from napari_histoseg.slide._array import tile_error
 from napari_histoseg.slide._openslide import OpenSlideSource
 from napari_histoseg.slide._source import Source, file_identity, make_levels
-from napari_histoseg.slide._tiff_meta import PixelFacts, image_facts
+from napari_histoseg.slide._tiff_meta import PixelFacts, check_complete, image_facts
 from napari_histoseg.slide.geometry import Box
 from napari_histoseg.slide.normalize import find_scaling, sample_boxes
 
@@ -137,6 +137,9 @@ def _decoder(page: Any) -> Callable[[bytes, int], NDArray[Any]]:
         shape = (int(page.tilelength), int(page.tilewidth), 3)
 
         def jpeg(data: bytes, index: int) -> NDArray[Any]:
+            if b"\xff\xd9" not in data[-16:]:
+                # libjpeg only warns, and fills up with grey.
+                raise ValueError("the JPEG tile has no end")
             pixels = imagecodecs.jpeg8_decode(data, tables=tables, colorspace=space, outcolorspace="RGB")
             if pixels.shape != shape:
                 raise ValueError(f"the tile decodes to {pixels.shape}, not to {shape}")
@@ -181,6 +184,7 @@ class TiffSource(Source):
         self.path = path
         try:
             with tifffile.TiffFile(path) as tif:
+                check_complete(tif, path)
                 facts = image_facts(tif, path)
                 self._file = Bytes(path)
                 self._levels = [Pages(self._file, pages) for pages in facts.levels]
@@ -269,12 +273,15 @@ def direct_levels(path: str, sizes: list[tuple[int, int]]) -> list[Plane]:
     """One plane for each level, or none at all where a level is not plain JPEG tiles."""
     try:
         with tifffile.TiffFile(path) as tif:
+            check_complete(tif, path)
             every: list[Any] = [page.aspage() for page in tif.pages]
             pages = {(p.imagewidth, p.imagelength): p for p in reversed(every) if is_plain_jpeg(p)}
             if any(size not in pages for size in sizes):
                 return []
             file = Bytes(path)
             return [Plane(file, pages[size]) for size in sizes]
+    except SlideError:
+        raise
     except (tifffile.TiffFileError, OSError, ValueError, AttributeError):
         return []  # OpenSlide, which reads the file, stays the reader
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,6 +65,47 @@ def image_facts(tif: tifffile.TiffFile, path: str) -> PixelFacts:
         icc_profile=bytes(profile.value) if profile is not None else None,
         others=_others(tif, series),
     )
+
+
+def check_complete(tif: tifffile.TiffFile, path: str) -> None:
+    """Refuse a file that ends before its pages or its tiles do, as after an interrupted copy."""
+    size = int(tif.filehandle.size)
+    needed = _last_page_offset(tif, size)
+    lower = [
+        page
+        for series in tif.series
+        for level in series.levels[1:]
+        for page in level.pages
+        if page is not None
+    ]
+    for page in [*tif.pages, *lower]:
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+            needed = max(needed, offset + count)
+    if needed > size:
+        raise SlideError(
+            f"{path} is not a slide or image that can be read (it is cut off: it has {size} bytes and needs {needed} or "
+            "more). Copy or download it again."
+        )
+
+
+def _last_page_offset(tif: tifffile.TiffFile, size: int) -> int:
+    """Where the chain of pages ends or leaves the file."""
+    file, kind = tif.filehandle, tif.tiff
+    file.seek(8 if kind.is_bigtiff else 4)
+    offset = seen = 0
+    while True:
+        (following,) = struct.unpack(kind.offsetformat, file.read(kind.offsetsize))
+        if not following or following <= seen:
+            return int(offset)
+        offset = seen = following
+        if offset + kind.tagnosize > size:
+            return int(offset) + 1
+        file.seek(offset)
+        (count,) = struct.unpack(kind.tagnoformat, file.read(kind.tagnosize))
+        end = offset + kind.tagnosize + count * kind.tagsize
+        if end + kind.offsetsize > size:
+            return int(end + kind.offsetsize)
+        file.seek(end)
 
 
 def _area(series: Any) -> int:

@@ -23,7 +23,7 @@ DEBRIS_UM2, HOLE_UM2 = 10_000.0, 5_000.0
 #: Debris is at most this part of a small image.
 DEBRIS_PART = 0.02
 #: Strong ink below this part of the overview (and below 8 px) is a dark nucleus or a speck.
-INK_PART, INK_PX, INK_RIM_PX = 0.0004, 8, 3
+INK_PART, INK_PX, INK_RIM_PX = 0.0003, 8, 3
 MASK_MIN_PX = 512
 
 
@@ -174,4 +174,4 @@ def _without_small(mask: NDArray[np.bool_], area_px: float) -> NDArray[np.bool_]
         return mask
     keep = np.bincount(labels.ravel()) >= area_px
     keep[0] = False
-    return keep[labels]
+    return np.asarray(keep[labels], dtype=bool)
