@@ -1,0 +1,226 @@
+"""Correcting a result by pointing: add, delete, split, merge, undo."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qtpy.QtCore import QTimer, Signal
+from qtpy.QtWidgets import QButtonGroup, QGridLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+
+from napari_histoseg.errors import HistosegError
+from napari_histoseg.gui.features import show_measurements
+from napari_histoseg.gui.layers import KEY
+from napari_histoseg.gui.live import show_changes
+from napari_histoseg.gui.shown import result_of
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+    from napari.viewer import Viewer
+
+    from napari_histoseg.results import Result
+    from napari_histoseg.results.edit import Editor
+
+log = logging.getLogger(__name__)
+
+LOOK, ADD, DELETE, SPLIT, MERGE = "Look", "Add", "Delete", "Split", "Merge"
+TOOLS = {
+    LOOK: ("L", "Click picks a nucleus; drag moves the view."),
+    ADD: ("A", "Click on a nucleus that was missed."),
+    DELETE: ("D", "Click on what is no nucleus. With any tool: Alt+click."),
+    SPLIT: ("S", "Drag a line across a nucleus. With any tool: Shift+drag."),
+    MERGE: ("M", "Drag from one nucleus to the other."),
+}
+CLICK_PX = 4
+"""A press that moves less than this, in canvas pixels, is a click."""
+
+
+class EditBar(QWidget):
+    """Tools for the result's labels layer that is chosen in the layer list.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    """
+
+    said = Signal(str)
+    problem = Signal(str)
+
+    def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self.layer: Labels | None = None
+        self.result: Result | None = None
+        self.editor: Editor | None = None
+        self.tools: dict[str, QPushButton] = {}
+        self._group = QButtonGroup(self)
+        self.undo_button, self.redo_button = QPushButton("Undo"), QPushButton("Redo")
+        self.hint = QLabel()
+        self.hint.setWordWrap(True)
+        # Measurements of 100,000 nuclei are handed to napari once corrections pause, not after each.
+        self._measure = QTimer(self)
+        self._measure.setSingleShot(True)
+        self._measure.setInterval(300)
+        self._measure.timeout.connect(self._show_measurements)
+        self._lay_out()
+        viewer.layers.selection.events.active.connect(self.follow)
+        viewer.layers.events.removed.connect(self.follow)
+        self.follow()
+
+    def _lay_out(self) -> None:
+        grid = QGridLayout()
+        grid.setSpacing(2)
+        for i, (name, (key, tip)) in enumerate(TOOLS.items()):
+            button = QPushButton(name)
+            button.setCheckable(True)
+            button.setToolTip(f"{tip} (key {key})")
+            button.clicked.connect(lambda _=False, n=name: self.choose(n))
+            self._group.addButton(button)
+            self.tools[name] = button
+            grid.addWidget(button, 0, i)
+        row = QGridLayout()
+        row.setSpacing(2)
+        for i, (button, keys, action) in enumerate(
+            ((self.undo_button, "Ctrl+Z", self.undo), (self.redo_button, "Ctrl+Shift+Z", self.redo))
+        ):
+            button.setToolTip(keys)
+            button.clicked.connect(lambda _=False, a=action: a())
+            row.addWidget(button, 0, i)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(grid)
+        layout.addLayout(row)
+        layout.addWidget(self.hint)
+        self.tools[LOOK].setChecked(True)
+
+    # -- which layer -------------------------------------------------------------------------------------------------
+
+    def follow(self, event: Any = None) -> None:
+        """Take the chosen layer when it shows a result that can be corrected; keep the last one otherwise."""
+        active = self._viewer.layers.selection.active
+        result = result_of(active)
+        if self.layer is not None and self.layer not in self._viewer.layers:
+            self._let_go()
+        if result is not None and result.has_objects and active is not None and active._type_string == "labels":
+            if result is not self.result:
+                self._take(active, result)
+        self._show_state()
+
+    def _take(self, layer: Any, result: Result) -> None:
+        self._let_go()
+        self.layer, self.result = layer, result
+        layer.mouse_drag_callbacks.append(self._on_press)
+        for name, (key, _) in TOOLS.items():
+            layer.bind_key(key, _chooser(self, name), overwrite=True)
+        layer.bind_key("Control-Z", lambda _: self.undo(), overwrite=True)
+        layer.bind_key("Control-Shift-Z", lambda _: self.redo(), overwrite=True)
+        self._apply_pan()
+
+    def _let_go(self) -> None:
+        if self.layer is not None and self._on_press in self.layer.mouse_drag_callbacks:
+            self.layer.mouse_drag_callbacks.remove(self._on_press)
+            self.layer.mouse_pan = True
+        self.layer = self.result = self.editor = None
+
+    def _edit(self) -> Editor:
+        """The editor; made at the first correction, because it takes the result's lock."""
+        if self.editor is None:
+            from napari_histoseg.results.edit import Editor
+
+            assert self.result is not None
+            self.editor = Editor(self.result)
+        return self.editor
+
+    # -- tools -------------------------------------------------------------------------------------------------------
+
+    @property
+    def tool(self) -> str:
+        """Name of the chosen tool."""
+        return next((name for name, button in self.tools.items() if button.isChecked()), LOOK)
+
+    def choose(self, name: str) -> None:
+        """Take a tool, and the layer that it works on."""
+        self.tools[name].setChecked(True)
+        if self.layer is not None and self.layer in self._viewer.layers:
+            self._viewer.layers.selection.active = self.layer
+        self._apply_pan()
+        self._show_state()
+
+    def _apply_pan(self) -> None:
+        # A drag of these tools draws; the wheel and the space bar still move the view.
+        if self.layer is not None:
+            self.layer.mouse_pan = self.tool not in (SPLIT, MERGE)
+
+    def _show_state(self) -> None:
+        there = self.result is not None
+        for button in self.tools.values():
+            button.setEnabled(there)
+        self.undo_button.setEnabled(there)
+        self.redo_button.setEnabled(there)
+        self.hint.setText(TOOLS[self.tool][1] if there else "Run, or choose a result's layer, to correct it.")
+
+    # -- mouse -------------------------------------------------------------------------------------------------------
+
+    def _on_press(self, layer: Labels, event: Any) -> Iterator[None]:
+        """A press on the result's layer: a click or a drag, with the chosen tool or the one that a key stands for."""
+        if event.button != 1:
+            return
+        tool = self._tool_of(event.modifiers)
+        start, begun = self._point(event.position), np.array(event.pos, float)
+        keep_pan, layer.mouse_pan = layer.mouse_pan, tool not in (SPLIT, MERGE)
+        moved = 0.0
+        yield
+        while event.type == "mouse_move":
+            moved = max(moved, float(np.abs(np.array(event.pos, float) - begun).max()))
+            yield
+        layer.mouse_pan = keep_pan
+        end = self._point(event.position)
+        if moved > CLICK_PX:
+            if tool in (SPLIT, MERGE):
+                self._try(lambda: self._drag(tool, start, end))
+        else:
+            self._try(lambda: self._click(tool, end))
+
+    def _tool_of(self, modifiers: Any) -> str:
+        names = {str(getattr(m, "name", m)) for m in modifiers}
+        if names & {"Alt", "Control"}:
+            return DELETE
+        return SPLIT if "Shift" in names else self.tool
+
+    def _point(self, position: Any) -> NDArray[np.float64]:
+        """A world position as a pixel of the labels (row, column), continuous, 0.5 is the first pixel's center."""
+        assert self.layer is not None
+        return np.asarray(self.layer.world_to_data(position), float)[-2:] + 0.5
+
+    def _try(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except HistosegError as error:
+            log.debug("The correction was refused", exc_info=True)
+            self.problem.emit(str(error))
+
+    # -- after a correction ------------------------------------------------------------------------------------------
+
+    def _changed(self, sentence: str) -> None:
+        if self.layer is not None:
+            show_changes(self.layer)
+        self.said.emit(sentence)
+        self._measure.start()
+        self._show_state()
+
+    def _show_measurements(self) -> None:
+        if self.layer is not None and self.result is not None:
+            show_measurements(self.layer, self.result)
+
+    def undo(self) -> None:
+        """Take back the last correction."""
+
+    def redo(self) -> None:
+        """Do again what was taken back."""
+
+
+def _chooser(bar: EditBar, name: str) -> Callable[[Any], None]:
+    return lambda _: bar.choose(name)

@@ -1,0 +1,198 @@
+"""Slides, results and tissue as napari layers, and back.
+
+Scale, units and axis labels are set here and nowhere else. napari puts a pixel's center at its index, so an array whose
+pixels are ``k`` times larger than the slide's starts ``(k - 1) / 2`` slide pixels further in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_histoseg.gui.live import live_levels
+from napari_histoseg.slide import Box, Slide, TissueMask
+
+if TYPE_CHECKING:
+    from napari.layers import Labels, Layer
+
+    from napari_histoseg.results import Result
+
+LayerData = tuple[Any, dict[str, Any], str]
+"""What a napari reader returns for a layer: data, keyword arguments, type."""
+
+KEY = "histoseg"
+"""Key of this package's entry in ``layer.metadata``."""
+
+TISSUE_COLOR = "#2e9e6b"
+
+
+def place(
+    pixel: float | None, base: float | None, x: float = 0, y: float = 0, origin: tuple[float, float] = (0.0, 0.0)
+) -> dict[str, Any]:
+    """Scale, translation, units and axis labels of a layer.
+
+    Parameters
+    ----------
+    pixel, base : float or None
+        µm per pixel of the layer and of the slide's level 0; without a pixel size both in level-0 pixels (``base`` None).
+    x, y : float
+        Upper left corner of the layer, in pixels of the layer, from the slide's upper left corner.
+    origin : (y, x)
+        Where the slide's layer was moved to, in the world's units.
+    """
+    unit = "pixel" if base is None else "um"
+    pixel, base = pixel or 1.0, base or 1.0
+    inward = (pixel - base) / 2
+    return {
+        "scale": (pixel, pixel),
+        "translate": (origin[0] + y * pixel + inward, origin[1] + x * pixel + inward),
+        "units": (unit, unit),
+        "axis_labels": ("y", "x"),
+    }
+
+
+def slide_layer(slide: Slide) -> LayerData:
+    """The slide as a lazy RGB image, multiscale when it has several levels."""
+    levels = slide.pyramid()
+    several = len(levels) > 1
+    keywords = {
+        "name": slide.name,
+        "rgb": True,
+        "multiscale": several,
+        "metadata": {KEY: {"slide": slide, "facts": _facts(slide)}},
+        **place(slide.mpp, slide.mpp),
+    }
+    return (levels if several else levels[0]), keywords, "image"
+
+
+def _facts(slide: Slide) -> dict[str, Any]:
+    return {
+        "format": slide.format,
+        "vendor": slide.vendor,
+        "objective": slide.objective,
+        "mpp": slide.mpp,
+        "mpp_source": slide.mpp_source,
+        "levels": [(level.width, level.height, level.downsample) for level in slide.levels],
+    }
+
+
+def labels_layer(
+    arrays: Sequence[Any],
+    *,
+    name: str,
+    mpp: float,
+    base: float,
+    frame: Box,
+    metadata: dict[str, Any],
+    origin: tuple[float, float] = (0.0, 0.0),
+) -> LayerData:
+    """Labels that grow on disk as a multiscale layer.
+
+    Parameters
+    ----------
+    arrays : sequence of zarr.Array
+        Finest first, (h, w).
+    mpp, base : float
+        µm per pixel of the labels, and of the slide's level 0.
+    frame : Box
+        Where they lie, in working pixels of the slide.
+    metadata : dict
+        Goes into ``layer.metadata["histoseg"]``.
+    origin : (y, x)
+        Where the slide's layer was moved to.
+    """
+    keywords = {
+        "name": name,
+        "multiscale": True,
+        "opacity": 0.55,
+        "metadata": {KEY: metadata},
+        **place(mpp, base, frame.x, frame.y, origin),
+    }
+    return live_levels(arrays), keywords, "labels"
+
+
+def probability_layer(
+    arrays: Sequence[Any],
+    *,
+    name: str,
+    mpp: float,
+    base: float,
+    frame: Box,
+    metadata: dict[str, Any],
+    origin: tuple[float, float] = (0.0, 0.0),
+) -> LayerData:
+    """A probability map (0–255) as a multiscale heatmap."""
+    keywords = {
+        "name": name,
+        "multiscale": True,
+        "rgb": False,
+        "colormap": "inferno",
+        "contrast_limits": (0, 255),
+        "blending": "additive",
+        "opacity": 0.7,
+        "visible": False,
+        "metadata": {KEY: metadata},
+        **place(mpp, base, frame.x, frame.y, origin),
+    }
+    return live_levels(arrays), keywords, "image"
+
+
+def result_layers(result: Result) -> list[LayerData]:
+    """The layers of a stored result, placed over its slide."""
+    record = result.record
+    arrays = result.arrays()
+    mpp, base = record.mpp, record.slide.mpp
+    common: dict[str, Any] = {"mpp": mpp, "base": base, "frame": record.frame}
+    metadata = {"result": result, "slide_fingerprint": record.slide.fingerprint}
+    layers = []
+    if arrays.get("probability"):
+        name = f"Probability of {record.slide.name}"
+        layers.append(probability_layer(arrays["probability"], name=name, metadata=dict(metadata), **common))
+    if arrays.get("labels"):
+        name = f"{record.method.capitalize()} of {record.slide.name}"
+        layers.append(labels_layer(arrays["labels"], name=name, metadata=dict(metadata), **common))
+    return layers
+
+
+def tissue_layer(tissue: TissueMask, slide: Slide) -> LayerData:
+    """The tissue mask as a small editable labels layer: 1 is tissue, paint or erase to correct it."""
+    from napari.utils.colormaps import DirectLabelColormap
+
+    keywords = {
+        "name": f"Tissue of {slide.name}",
+        "opacity": 0.3,
+        "colormap": DirectLabelColormap(color_dict={0: "transparent", 1: TISSUE_COLOR, None: TISSUE_COLOR}),
+        "metadata": {KEY: {"tissue_of": slide.fingerprint()}},
+        **place((slide.mpp or 1.0) * tissue.downsample, slide.mpp),
+    }
+    return tissue.mask.astype(np.uint8), keywords, "labels"
+
+
+def tissue_of(layer: Labels, slide: Slide) -> TissueMask:
+    """The tissue that a tissue layer shows now, corrections included."""
+    return TissueMask.from_array(np.asarray(layer.data) > 0, slide)
+
+
+def level0_points(layer: Layer, world: Any) -> NDArray[np.float64]:
+    """World points (n, 2) as ``(y, x)`` → level-0 pixels (n, 2) as ``(x, y)`` of a slide's image layer.
+
+    Level-0 coordinates are continuous: 0 is the left edge of the first pixel, where napari has -0.5.
+    """
+    points = np.atleast_2d(np.asarray(world, float))
+    data = np.array([layer.world_to_data(point[-2:])[:2] for point in points])
+    return data[:, ::-1] + 0.5
+
+
+def world_points(layer: Layer, level0: Any) -> NDArray[np.float64]:
+    """Level-0 pixels (n, 2) as ``(x, y)`` → world points (n, 2) as ``(y, x)``; the inverse of `level0_points`."""
+    points = np.atleast_2d(np.asarray(level0, float))[:, ::-1] - 0.5
+    return np.array([layer.data_to_world(point) for point in points])
+
+
+def box_around(points: NDArray[np.float64], bounds: Box) -> Box:
+    """The smallest box of whole pixels around points ``(x, y)``, cut to ``bounds``; empty when they do not meet."""
+    low, high = np.floor(points.min(0) + 1e-6).astype(int), np.ceil(points.max(0) - 1e-6).astype(int)
+    return Box(int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1])).intersect(bounds)

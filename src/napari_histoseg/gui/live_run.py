@@ -1,0 +1,172 @@
+"""A run in the window: its job, its labels layer, and the slide that it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, Signal
+
+from napari_histoseg.gui.jobs import Job, Progress
+from napari_histoseg.gui.layers import KEY, labels_layer, level0_points, probability_layer
+from napari_histoseg.gui.live import show_changes
+from napari_histoseg.methods.settings import RunSettings
+from napari_histoseg.predict.events import RunEvent, Started
+from napari_histoseg.slide import Slide, TissueMask
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels, Layer
+    from napari.viewer import Viewer
+
+    from napari_histoseg.results import Result
+
+Engine = Callable[..., Iterator[RunEvent]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything a run is started with; kept, so that it can be resumed."""
+
+    method: str
+    title: str
+    slide: Slide
+    out: Path
+    region: Any
+    weights: Path | None
+    tissue: TissueMask | None
+    settings: RunSettings
+    resume: bool = False
+    preview: bool = False
+
+    def resumed(self) -> Request:
+        """The same run, going on."""
+        return replace(self, resume=True)
+
+
+@dataclass
+class Focus:
+    """The point being looked at, in level-0 pixels: written by the main thread, read by the run."""
+
+    point: tuple[float, float] | None = None
+
+    def __call__(self) -> tuple[float, float] | None:
+        return self.point
+
+
+class LiveRun(QObject):
+    """Starts a run and shows its labels while they come, over the slide that it was started for.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    image : napari.layers.Image
+        The slide's layer; only its placement is used.
+    request : Request
+    engine : callable
+        `napari_histoseg.predict.run.iter_run`, or something like it.
+    """
+
+    done = Signal(object)
+    """The `Result`, whole or cancelled."""
+
+    def __init__(
+        self, viewer: Viewer, image: Image, request: Request, engine: Engine, parent: QObject | None = None
+    ) -> None:
+        super().__init__(parent)
+        self.request = request
+        self.labels: Labels | None = None
+        self.probability: Layer | None = None
+        self._viewer, self._image, self._engine = viewer, image, engine
+        self.focus = Focus()
+        self.job = Job(request.title, self._events)
+        self.job.started.connect(self._on_started)
+        self.job.progress.connect(self._on_progress)
+        self.job.finished.connect(self._on_finished)
+        self.job.cancelled.connect(self._on_stopped)
+        self.job.failed.connect(self._on_stopped)
+        viewer.scene.camera.events.center.connect(self._look)
+        self._look()
+
+    def start(self) -> None:
+        """Begin."""
+        self.job.start()
+
+    def _events(self) -> Iterator[RunEvent]:
+        wanted = self.request
+        return self._engine(
+            wanted.method,
+            wanted.slide,
+            out=wanted.out,
+            region=wanted.region,
+            weights=wanted.weights,
+            resume=wanted.resume,
+            focus=self.focus,
+            tissue=wanted.tissue,
+            settings=wanted.settings,
+        )
+
+    def _look(self, event: Any = None) -> None:
+        center = np.array(self._viewer.scene.camera.center[-2:], float)
+        x, y = level0_points(self._image, center)[0]
+        self.focus.point = (float(x), float(y))
+
+    def _on_started(self, event: Started) -> None:
+        self._remove_earlier()
+        arrays = event.store.arrays()
+        slide = self.request.slide
+        place: dict[str, Any] = {"mpp": event.mpp, "base": slide.require_mpp(), "frame": event.frame}
+        place["origin"] = tuple(float(t) for t in self._image.translate[-2:])
+        about: dict[str, Any] = {"path": str(self.request.out), "slide_fingerprint": slide.fingerprint()}
+        if self.request.preview:
+            about["preview_of"] = self._image
+        kind = " preview" if self.request.preview else ""
+        active = self._viewer.layers.selection.active
+        if arrays.get("probability"):
+            name = f"Probability of {slide.name}{kind}"
+            data, keywords, _ = probability_layer(arrays["probability"], name=name, metadata=dict(about), **place)
+            self.probability = self._viewer.add_image(data, **keywords)
+        if arrays.get("labels"):
+            name = f"{self.request.method.capitalize()} of {slide.name}{kind}"
+            data, keywords, _ = labels_layer(arrays["labels"], name=name, metadata=dict(about), **place)
+            self.labels = self._viewer.add_labels(data, **keywords)
+        # Drawing, painting or looking at another slide goes on undisturbed.
+        self._viewer.layers.selection.active = active
+
+    def _remove_earlier(self) -> None:
+        """A resumed run, and a new preview of the same slide, take the place of the earlier layers."""
+        for layer in list(self._viewer.layers):
+            entry = layer.metadata.get(KEY, {})
+            if entry.get("path") == str(self.request.out) or (self.request.preview and entry.get("preview_of") is self._image):
+                self._viewer.layers.remove(layer)
+
+    def _on_progress(self, progress: Progress) -> None:
+        if self.labels is not None and self.labels in self._viewer.layers:
+            show_changes(self.labels)
+
+    def _on_finished(self, result: Result) -> None:
+        self._unlook()
+        self._attach(result)
+        self.done.emit(result)
+
+    def _on_stopped(self, *_: Any) -> None:
+        """Cancelled or failed: what is done is a result too, when there is any."""
+        self._unlook()
+        if self.labels is None:
+            return
+        from napari_histoseg.results import open_result
+
+        result = open_result(self.request.out)
+        self._attach(result)
+        self.done.emit(result)
+
+    def _attach(self, result: Result) -> None:
+        for layer in (self.labels, self.probability):
+            if layer is not None and layer in self._viewer.layers:
+                layer.metadata[KEY] = {**layer.metadata[KEY], "result": result}
+                show_changes(layer, thumbnail=True)
+
+    def _unlook(self) -> None:
+        self._viewer.scene.camera.events.center.disconnect(self._look)

@@ -1,0 +1,126 @@
+"""Which model: the weights that ship, weights from a file, or no network; with the model card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from superqt import QCollapsible
+
+from napari_histoseg.errors import HistosegError
+
+if TYPE_CHECKING:
+    from napari_histoseg.nn.weights import ModelCard
+
+FROM_FILE = "From a file…"
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A line of the list: the settings' model name, the weights (None are those that ship), its card."""
+
+    title: str
+    model: str
+    weights: Path | None = None
+    card: ModelCard | None = None
+    note: str = ""
+
+
+class ModelPicker(QWidget):
+    """Lists the models of a method and shows the card of the chosen one.
+
+    Parameters
+    ----------
+    method : str
+        Whose weights are accepted.
+    choices : list of ModelChoice
+    """
+
+    message = Signal(str)
+    changed = Signal()
+
+    def __init__(self, method: str, choices: list[ModelChoice], parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._method = method
+        self._choices = list(choices)
+        self.combo = QComboBox()
+        self.combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.card = QLabel()
+        self.card.setWordWrap(True)
+        self.card.setTextInteractionFlags(self.card.textInteractionFlags().TextSelectableByMouse)
+        self.about = QCollapsible("About this model")
+        self.about.setDuration(0)
+        self.about.addWidget(self.card)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        row = QHBoxLayout()
+        row.addWidget(QLabel("Model"))
+        row.addWidget(self.combo, 1)
+        layout.addLayout(row)
+        layout.addWidget(self.about)
+        self._fill(0)
+        self.combo.activated.connect(self._on_activated)
+
+    def _fill(self, index: int) -> None:
+        self.combo.clear()
+        self.combo.addItems([choice.title for choice in self._choices] + [FROM_FILE])
+        self.combo.setCurrentIndex(index)
+        self._last = index
+        self._show()
+
+    @property
+    def choice(self) -> ModelChoice:
+        """The chosen model."""
+        return self._choices[self._last]
+
+    def add_file(self, path: Path) -> None:
+        """Add weights from a file and choose them; what is wrong with them is said in `message`."""
+        from napari_histoseg.nn.weights import read_card
+
+        try:
+            card = read_card(path, self._method)
+        except HistosegError as error:
+            self.message.emit(str(error))
+            self.combo.setCurrentIndex(self._last)
+            return
+        self._choices.append(ModelChoice(f"{card.name} ({path.name})", card.architecture, path, card))
+        self._fill(len(self._choices) - 1)
+        self.changed.emit()
+
+    def _on_activated(self, index: int) -> None:
+        if index < len(self._choices):
+            self._last = index
+            self._show()
+            self.changed.emit()
+            return
+        chosen, _ = QFileDialog.getOpenFileName(self, "Choose weights", "", "Weights (*.safetensors)")
+        if chosen:
+            self.add_file(Path(chosen))
+        else:
+            self.combo.setCurrentIndex(self._last)
+
+    def _show(self) -> None:
+        choice = self.choice
+        text = choice.note if choice.card is None else card_text(choice.card)
+        self.card.setText(text)
+        self.combo.setToolTip(text)
+
+
+def card_text(card: ModelCard) -> str:
+    """A model card in a few lines of rich text: what, pixel size, data and licenses, scores."""
+    lines = [f"<b>{card.name}</b>", card.summary, f"Pixel size: {card.mpp:g} µm/px. Network: {card.architecture}."]
+    if scores := _numbers(card.scores):
+        lines.append(f"Held-out scores: {scores}.")
+    for data in card.data:
+        license_ = f" ({data['license']})" if data.get("license") else ""
+        lines.append(f"Trained on {data.get('name', 'unnamed data')}{license_}.")
+    if card.license:
+        lines.append(f"License: {card.license}.")
+    return "<br>".join(line for line in lines if line)
+
+
+def _numbers(scores: dict[str, Any]) -> str:
+    return ", ".join(f"{k} {v:.2f}" for k, v in scores.items() if isinstance(v, (int, float)))

@@ -1,0 +1,40 @@
+"""Adding layers, and finding those of a result."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari_histoseg.gui.features import show_measurements
+from napari_histoseg.gui.layers import KEY
+
+if TYPE_CHECKING:
+    from napari.layers import Labels, Layer
+    from napari.viewer import Viewer
+
+    from napari_histoseg.gui.layers import LayerData
+    from napari_histoseg.results import Result
+
+
+def show_layers(viewer: Viewer, layers: list[LayerData]) -> list[Layer]:
+    """Add layers as a reader returns them."""
+    add: dict[str, Any] = {"image": viewer.add_image, "labels": viewer.add_labels}
+    added = []
+    for data, keywords, kind in layers:
+        layer = add[kind](data, **keywords)
+        added.append(layer)
+        result = result_of(layer)
+        if result is not None and kind == "labels":
+            show_measurements(layer, result)
+    return added
+
+
+def result_of(layer: Layer | None) -> Result | None:
+    """The result that a layer shows, once its run has ended."""
+    return None if layer is None else layer.metadata.get(KEY, {}).get("result")
+
+
+def result_layers_of(viewer: Viewer) -> list[Labels]:
+    """The labels layers that show results, those of runs under way included, in the order of the layer list."""
+    from napari.layers import Labels
+
+    return [x for x in viewer.layers if isinstance(x, Labels) and x.metadata.get(KEY, {}).keys() & {"result", "path"}]
