@@ -151,7 +151,8 @@ def halve(block: NDArray[Any], kind: Kind) -> NDArray[Any]:
     if kind == "labels":
         return _mode(a, b, c, d)
     total = a.astype(np.uint16) + b + c + d
-    return ((total + 2) // 4).astype(block.dtype)
+    mean: NDArray[Any] = ((total + 2) // 4).astype(block.dtype)
+    return mean
 
 
 def _mode(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any], d: NDArray[Any]) -> NDArray[Any]:

@@ -113,11 +113,11 @@ class Result:
         return [_lazy(array, kind, self._keep) for array in self._arrays.get(kind, [])]
 
     def arrays(self) -> dict[str, list[zarr.Array[Any]]]:
-        """The stored pyramids by output, finest first: uint32 labels, uint8 probability, ``(3, y, x)`` image."""
+        """The stored pyramids by output, finest first: uint32 labels, uint8 maps, ``(3, y, x)`` image."""
         return {str(kind): list(levels) for kind, levels in self._arrays.items()}
 
     def translation_um(self, level: int = 0) -> tuple[float, float]:
-        """``(y, x)`` in µm from the center of the slide's first pixel to that of a level's (as layers need)."""
+        """``(y, x)`` in µm from the center of the slide's first pixel to that of a level's, as layers need."""
         return translation_um(self._record, level)
 
     @property

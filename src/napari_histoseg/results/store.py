@@ -190,7 +190,7 @@ class ResultStore:
             self._put("labels", labels)
             self._put("probability", _cut(probability, keep))
             self._put("image", _cut(image, keep))
-        if objects is not None and not objects.empty:
+        if objects is not None and not objects.empty and "objects" in self.record.outputs:
             self._tables.append(table.to_arrow(objects))
         self._waiting.append(tile_index)
         if len(self._waiting) >= COMMIT_TILES or time.monotonic() - self._committed_at >= COMMIT_SECONDS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -214,7 +215,6 @@ def merge_table(folder: Path, enrich: Enrich | None = None) -> None:
     files = table_files(folder)
     tiles = committed_tiles(files)
     schema = unified_schema(files)
-    more = _more_columns(files, enrich)
     scratch = folder / "merging"
     shutil.rmtree(scratch, ignore_errors=True)
     try:
@@ -222,6 +222,7 @@ def merge_table(folder: Path, enrich: Enrich | None = None) -> None:
             scratch.mkdir(exist_ok=True)
             groups = [files[i : i + _FAN_IN] for i in range(0, len(files), _FAN_IN)]
             files = [_merge_group(group, scratch, schema) for group in groups]
+        more = _more_columns(files, enrich)
         full = pa.schema([f for f in schema if f.name != OUTLINE and f.name not in more.column_names])
         full = pa.schema([*full, *more.schema, *(f for f in schema if f.name == OUTLINE)])
         write_table(folder / OBJECTS, _beside(iter_sorted(files), more), full, encode_tiles(tiles))
@@ -253,8 +254,7 @@ def _beside(tables: Iterable[pa.Table], more: pa.Table) -> Iterator[pa.Table]:
 
 
 def _merge_group(group: Sequence[Path], scratch: Path, schema: pa.Schema) -> Path:
-    number = len(list(scratch.iterdir()))
-    path = scratch / f"{number:06d}.parquet"
+    path = scratch / f"{uuid.uuid4().hex}.parquet"
     write_table(path, iter_sorted(group), schema, durable=False)
     for source in group:
         if source.parent == scratch:
