@@ -30,7 +30,7 @@ from napari_histoseg.results import table
 from napari_histoseg.results.files import atomic, storage_errors
 from napari_histoseg.results.lock import Lock
 from napari_histoseg.results.pyramid import halve, open_pyramid
-from napari_histoseg.results.record import RunRecord, now
+from napari_histoseg.results.record import now
 from napari_histoseg.slide.geometry import Box
 
 FOLDER = "edits"
@@ -199,7 +199,7 @@ def write_window(
         coarse[box.slices] = halve(block, "labels")
 
 
-def recover(result: Path, record: RunRecord) -> None:
+def recover(result: Path) -> None:
     """Complete the pixels of an edit that a crash interrupted, unless a run writes."""
     if not (result / FOLDER).is_dir():
         return

@@ -117,7 +117,7 @@ class Result:
         return {str(kind): list(levels) for kind, levels in self._arrays.items()}
 
     def translation_um(self, level: int = 0) -> tuple[float, float]:
-        """``(y, x)`` in µm from the center of the slide's first pixel to that of a level's, as layers need."""
+        """``(y, x)`` in µm from the center of the slide's first pixel to that of a level's."""
         return translation_um(self._record, level)
 
     @property
@@ -222,8 +222,8 @@ def open_result(path: Path | str) -> Result:
         It is no result, is damaged, or is in another version's format.
     """
     folder = Path(path)
-    record = RunRecord.read(folder)
-    journal.recover(folder, record)
+    RunRecord.read(folder)
+    journal.recover(folder)
     return Result(folder)
 
 
