@@ -21,6 +21,7 @@ import numpy as np
 
 from napari_histoseg.errors import StorageError
 from napari_histoseg.slide.geometry import Box
+from napari_histoseg.slide.resample import means
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -167,7 +168,7 @@ def _fill(
         for band in bands:
             rows = np.empty((math.ceil(band.height / FIRST), math.ceil(width / FIRST), 3), np.uint8)
             boxes = list(_parts(band, tile))
-            for box, small in zip(boxes, pool.map(lambda box: reduced(read(box), FIRST), boxes), strict=True):
+            for box, small in zip(boxes, pool.map(lambda box: means(read(box), FIRST), boxes), strict=True):
                 top, left = (box.y - band.y) // FIRST, box.x // FIRST
                 rows[top : top + small.shape[0], left : left + small.shape[1]] = small
                 done += 1
@@ -176,7 +177,7 @@ def _fill(
             arrays[0][band.y // FIRST : band.y // FIRST + rows.shape[0]] = rows
     for finer, array in itertools.pairwise(arrays):
         for y in range(0, array.shape[0], CHUNK):
-            array[y : y + CHUNK] = reduced(np.asarray(finer[2 * y : 2 * (y + CHUNK)]), 2)
+            array[y : y + CHUNK] = means(np.asarray(finer[2 * y : 2 * (y + CHUNK)]), 2)
 
 
 def _parts(band: Box, tile: tuple[int, int]) -> Iterator[Box]:
@@ -186,10 +187,3 @@ def _parts(band: Box, tile: tuple[int, int]) -> Iterator[Box]:
     for y in range(band.y, band.bottom, height):
         for x in range(band.x, band.right, width):
             yield Box(x, y, width, height).intersect(band)
-
-
-def reduced(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """Means over ``factor`` x ``factor`` pixels; the last row and column average what there is."""
-    from PIL import Image
-
-    return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).reduce(factor))

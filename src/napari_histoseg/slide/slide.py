@@ -254,7 +254,7 @@ class Slide:
         """Pixels of a box at any resolution.
 
         The value of a pixel does not depend on the box that it is read in. At the µm/px of a level these are the level's
-        own pixels; otherwise the coarsest level that is fine enough is resampled (bicubic, antialiased).
+        own pixels; otherwise the coarsest level that is fine enough is resampled (antialiased).
 
         Parameters
         ----------

@@ -21,7 +21,7 @@ import numpy as np
 from napari_histoseg.errors import TileError
 from napari_histoseg.slide import cache
 from napari_histoseg.slide.geometry import Box
-from napari_histoseg.slide.resample import resample
+from napari_histoseg.slide.resample import means, resample
 
 if TYPE_CHECKING:
     import dask.array
@@ -191,12 +191,12 @@ class _Halves:
     def _make(self) -> list[NDArray[np.uint8]]:
         height, width = self._base.shape[:2]
         bands = [
-            cache.reduced(self._base.read(Box(0, y, width, min(BAND_ROWS, height - y))), 2)
+            means(self._base.read(Box(0, y, width, min(BAND_ROWS, height - y))), 2)
             for y in range(0, height, BAND_ROWS)
         ]
         arrays = [np.concatenate(bands)]
         while len(arrays) < self._count:
-            arrays.append(cache.reduced(arrays[-1], 2))
+            arrays.append(means(arrays[-1], 2))
         return arrays
 
     def __reduce__(self) -> tuple[Any, ...]:
