@@ -23,31 +23,33 @@ _REASONS = {
 }
 
 
+RESUME = "run again with --resume"
+
+
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's errors while writing below ``path`` into a `StorageError`."""
+def storage_errors(path: Path, remedy: str = RESUME) -> Iterator[None]:
+    """Turn the system's errors while writing below ``path`` into a `StorageError` that names the remedy."""
     try:
         yield
     except (ResultError, StorageError):
         raise
     except OSError as error:
-        raise storage_error(path, error) from error
+        raise storage_error(path, error, remedy) from error
     except BaseExceptionGroup as group:
         # zarr writes chunks concurrently and groups what fails.
         causes = group.subgroup(OSError)
         if causes is None:
             raise
-        raise storage_error(path, _first(causes)) from group
+        raise storage_error(path, _first(causes), remedy) from group
 
 
-def storage_error(path: Path, error: OSError) -> StorageError:
+def storage_error(path: Path, error: OSError, remedy: str = RESUME) -> StorageError:
     """The `StorageError` that says why writing below ``path`` failed and what to do."""
     reason = _REASONS.get(error.errno or 0, str(error))
-    remedy = "free space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make the folder writable"
-    return StorageError(
-        f"Writing to {path} failed: {reason}. The tiles done so far are kept; {remedy} and run again "
-        "with --resume."
-    )
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    first = "Free space" if full else "Make the folder writable"
+    kept = " The tiles done so far are kept." if remedy == RESUME else ""
+    return StorageError(f"Writing to {path} failed: {reason}.{kept} {first} and {remedy}.")
 
 
 def _first(group: BaseExceptionGroup[OSError]) -> OSError:

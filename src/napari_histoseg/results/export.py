@@ -1,0 +1,133 @@
+"""`export`: a result as a file for other programs; the extension says which."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_histoseg.errors import ResultError, SettingsError
+from napari_histoseg.results import geojson, overlay, tables, tiff
+from napari_histoseg.results.files import storage_errors
+from napari_histoseg.results.pyramid import folder_name
+from napari_histoseg.results.result import Result, open_result
+
+if TYPE_CHECKING:
+    from napari_histoseg.slide import Slide
+
+Write = Callable[[Result, Path], None]
+
+
+def export(
+    result: Result | Path | str,
+    out: Path | str,
+    *,
+    overwrite: bool = False,
+    slide: Slide | None = None,
+    max_px: int = 2400,
+) -> Path:
+    """Write a result as a file; it appears under its name only when it is complete.
+
+    ``.geojson``, ``.geojson.gz``
+        Polygons in level-0 pixels with class colors and measurements, as QuPath reads them.
+    ``.csv``, ``.parquet``, ``.h5ad``
+        The object table; ``.parquet`` with outlines, ``.h5ad`` (AnnData) with ``obsm["spatial"]`` in µm.
+    ``.tif``, ``.tiff``, ``.ome.tif``, ``.ome.tiff``
+        The labels (or the image, where a method makes none) with their pixel size; OME-TIFF with pyramid.
+    ``.zarr``
+        The OME-Zarr pyramid as it is stored.
+    ``.png``
+        A picture of the labels over the slide.
+
+    Parameters
+    ----------
+    result : Result or path
+    out : path
+    overwrite : bool
+        Replace a file that is there.
+    slide : Slide, optional
+        For ``.png``; opened from the record's path when not given, white when that is gone.
+    max_px : int
+        Longer side of the ``.png`` at most.
+
+    Raises
+    ------
+    SettingsError
+        The extension is unknown, or the result has nothing for it.
+    ResultError
+        The file exists.
+    StorageError
+        Writing failed.
+    """
+    source = result if isinstance(result, Result) else open_result(result)
+    target = Path(out)
+
+    def picture(result: Result, path: Path) -> None:
+        overlay.write_png(result, path, slide, max_px)
+
+    writers: dict[str, Write] = {
+        ".geojson.gz": geojson.write_geojson,
+        ".geojson": geojson.write_geojson,
+        ".ome.tiff": tiff.write_ome_tiff,
+        ".ome.tif": tiff.write_ome_tiff,
+        ".tiff": tiff.write_tiff,
+        ".tif": tiff.write_tiff,
+        ".csv": tables.write_csv,
+        ".parquet": tables.write_parquet,
+        ".h5ad": tables.write_h5ad,
+        ".zarr": _copy_zarr,
+        ".png": picture,
+    }
+    extension = next((e for e in writers if target.name.lower().endswith(e)), None)
+    if extension is None:
+        raise SettingsError(
+            f"{target.name!r} has no extension that a result can be exported to. "
+            f"Use one of {', '.join(writers)}."
+        )
+    if extension in (".geojson", ".geojson.gz", ".csv", ".parquet", ".h5ad") and not source.has_objects:
+        raise SettingsError(
+            f"A result of {source.record.method} has no objects to write as {extension}. "
+            "Export it as .ome.tif, .tif, .zarr or .png."
+        )
+    _check_target(target, overwrite)
+    with storage_errors(target, remedy="export again"):
+        _write(source, target, extension, writers[extension])
+    return target
+
+
+def _write(source: Result, target: Path, extension: str, write: Write) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Same extension, because the writers look at it.
+    partial = target.with_name(f".{uuid.uuid4().hex}{extension}")
+    try:
+        write(source, partial)
+        if target.is_dir():
+            shutil.rmtree(target)
+        partial.replace(target)
+    finally:
+        with suppress(OSError):
+            _remove(partial)
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    if not target.exists():
+        return
+    if not overwrite:
+        raise ResultError(f"{target} exists. Choose another name, or pass --overwrite.")
+    # Only what an export could have made is replaced.
+    if target.is_dir() and not (target.name.lower().endswith(".zarr") and (target / "zarr.json").is_file()):
+        raise ResultError(f"{target} is a folder, so it is not overwritten. Choose another name.")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _copy_zarr(result: Result, path: Path) -> None:
+    shutil.copytree(result.path / folder_name(tiff.main_kind(result)), path)

@@ -1,0 +1,112 @@
+"""Objects as GeoJSON that QuPath reads: polygons in level-0 pixels, classes with colors, measurements.
+
+The rules are QuPath's (https://qupath.readthedocs.io, "Exporting annotations"): rings are closed, a
+MultiPolygon of one part is a Polygon, the color belongs to ``classification``, numbers are finite.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pandas as pd
+import shapely
+from numpy.typing import NDArray
+
+from napari_histoseg.results.pyramid import rgb
+from napari_histoseg.results.record import RunRecord
+from napari_histoseg.results.result import Result
+
+DECIMALS = 2
+"""Coordinates are rounded to a hundredth of a level-0 pixel."""
+_PALETTE = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45")
+
+
+def write_geojson(result: Result, path: Path) -> None:
+    """Stream a result's objects into a FeatureCollection; compressed when the name ends in ``.gz``."""
+    with path.open("wb") as plain:
+        if path.name.endswith(".gz"):
+            # No time stamp: the same result gives the same bytes.
+            with gzip.GzipFile("", "wb", 6, plain, mtime=0) as packed:
+                _write(packed.write, result)
+        else:
+            _write(plain.write, result)
+
+
+def _write(write: Callable[[bytes], Any], result: Result) -> None:
+    write(b'{"type":"FeatureCollection","features":[')
+    separator = "\n"
+    for feature in features(result):
+        write((separator + feature).encode())
+        separator = ",\n"
+    write(b"\n]}\n")
+
+
+def features(result: Result) -> Iterator[str]:
+    """Every object as the JSON text of a GeoJSON feature."""
+    colors = class_colors(result.record)
+    for objects in result.iter_objects():
+        geometries = shapely.to_geojson(_geometries(objects, result))
+        names = [c for c in objects.columns if c not in ("id", "class", "outline") and _numeric(objects[c])]
+        values = objects[names].to_numpy(float)
+        classes = objects["class"].tolist()
+        for row, (identity, geometry) in enumerate(zip(objects["id"], geometries, strict=True)):
+            properties: dict[str, Any] = {"objectType": "detection"}
+            if isinstance(classes[row], str):
+                color = rgb(color_of(classes[row], colors))
+                properties["classification"] = {"name": classes[row], "color": color}
+            properties["measurements"] = {
+                name: float(f"{value:.7g}")
+                for name, value in zip(names, values[row], strict=True)
+                if math.isfinite(value)
+            }
+            head = f'{{"type":"Feature","id":"{UUID(int=int(identity))}","geometry":'
+            yield f'{head}{geometry},"properties":{json.dumps(properties, ensure_ascii=False)}}}'
+
+
+def class_colors(record: RunRecord) -> dict[str, str]:
+    """``#rrggbb`` of each class that the record names."""
+    return {c.name: c.color for c in record.classes}
+
+
+def color_of(name: str, colors: dict[str, str]) -> str:
+    """A class's color, given or made up from its name, the same every time."""
+    return colors.get(name) or _PALETTE[sum(name.encode()) % len(_PALETTE)]
+
+
+def _geometries(objects: pd.DataFrame, result: Result) -> NDArray[np.object_]:
+    downsample, mpp = result.downsample, result.mpp or 1.0
+    x = objects["centroid_x_um"].to_numpy(float) / mpp * downsample
+    y = objects["centroid_y_um"].to_numpy(float) / mpp * downsample
+    points: NDArray[np.object_] = shapely.points(np.round(x, DECIMALS), np.round(y, DECIMALS))
+    if "outline" not in objects.columns:
+        return points
+    shapes: NDArray[np.object_] = shapely.from_wkb(
+        objects["outline"].where(objects["outline"].notna(), None).to_numpy(object)
+    )
+    shapes = shapely.transform(shapes, lambda xy: np.round(xy, DECIMALS))
+    broken = ~(shapely.is_valid(shapes) | shapely.is_missing(shapes))
+    shapes[broken] = [_polygons_only(shape) for shape in shapely.make_valid(shapes[broken])]
+    single = (shapely.get_type_id(shapes) == shapely.GeometryType.MULTIPOLYGON) & (
+        shapely.get_num_geometries(shapes) == 1
+    )
+    shapes[single] = shapely.get_geometry(shapes[single], 0)
+    missing = shapely.is_missing(shapes) | shapely.is_empty(shapes)
+    return np.where(missing, points, shapes)
+
+
+def _polygons_only(shape: shapely.Geometry) -> shapely.Geometry:
+    """The areas of a repaired outline, without the lines and points that repairing may leave."""
+    parts = shapely.get_parts(shapely.get_parts(np.array([shape])))
+    areas = parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
+    return areas[0] if len(areas) == 1 else shapely.MultiPolygon(list(areas))
+
+
+def _numeric(column: pd.Series[Any]) -> bool:
+    return bool(pd.api.types.is_numeric_dtype(column))

@@ -1,0 +1,58 @@
+"""The object table as CSV, Parquet and AnnData."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from napari_histoseg.errors import SettingsError
+from napari_histoseg.results import table
+from napari_histoseg.results.result import Result
+
+
+def write_csv(result: Result, path: Path) -> None:
+    """One line an object, without outlines; UTF-8, comma, point."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        result.schema(outlines=False).empty_table().to_pandas().to_csv(file, index=False)
+        for objects in result.iter_objects(outlines=False):
+            objects.to_csv(file, index=False, header=False)
+
+
+def write_parquet(result: Result, path: Path) -> None:
+    """One row an object, with outlines (WKB, level-0 pixels)."""
+    table.write_table(path, result.iter_tables(), result.schema())
+
+
+def write_h5ad(result: Result, path: Path) -> None:
+    """AnnData: measurements in ``X``, class in ``obs``, centroids (µm) in ``obsm["spatial"]``."""
+    try:
+        import anndata
+    except ImportError as error:
+        raise SettingsError(
+            "Writing .h5ad needs the package anndata. Install it with: pip install anndata"
+        ) from error
+    objects = result.objects
+    known = ("id", "centroid_x_um", "centroid_y_um", "probability")
+    names = [c for c in objects.columns if c not in known and pd.api.types.is_numeric_dtype(objects[c])]
+    obs = pd.DataFrame(
+        {
+            "id": objects["id"].to_numpy(),
+            "class": pd.Categorical(objects["class"].to_numpy()),
+            "probability": objects["probability"].to_numpy(np.float32, na_value=np.nan),
+        },
+        index=objects["id"].astype(str).to_numpy(),
+    )
+    data = anndata.AnnData(
+        X=objects[names].to_numpy(np.float32, na_value=np.nan), obs=obs, var=pd.DataFrame(index=names)
+    )
+    data.obsm["spatial"] = objects[["centroid_x_um", "centroid_y_um"]].to_numpy(np.float64)
+    data.uns["histoseg"] = {
+        "method": result.record.method,
+        "slide": result.record.slide.name,
+        "fingerprint": result.record.slide.fingerprint,
+        "spatial_unit": "micrometer",
+        "record": result.record.model_dump_json(),
+    }
+    data.write_h5ad(path, compression="gzip")
