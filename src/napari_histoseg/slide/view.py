@@ -130,7 +130,7 @@ class View:
         for i, plane in enumerate(self.planes(progress)):
             chunks = (*(_chunk(t) for t in reversed(plane.tile)), 3)
             array = dask.array.from_array(  # type: ignore[no-untyped-call]
-                plane, chunks=chunks, name=f"{name}-{i}", inline_array=True
+                plane, chunks=chunks, name=f"{name}-{i}", inline_array=True, getitem=_read_chunk
             )
             out.append(array)
         return out
@@ -205,6 +205,11 @@ class _Halves:
 
 def _cut(array: Any, box: Box) -> NDArray[np.uint8]:
     return np.asarray(array[box.slices])
+
+
+def _read_chunk(plane: Plane, index: tuple[slice, ...], *_: Any, **__: Any) -> NDArray[np.uint8]:
+    """One chunk. dask would merge its own getter with the slices of a view, and a cache of chunks would never hit."""
+    return plane[index]
 
 
 def _clamped(plane: Plane, box: Box) -> NDArray[np.uint8]:
