@@ -7,22 +7,21 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QButtonGroup, QGridLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_histoseg.errors import HistosegError
+from napari_histoseg.gui.corrections import Corrections, Point
 from napari_histoseg.gui.features import show_measurements
-from napari_histoseg.gui.layers import KEY
 from napari_histoseg.gui.live import show_changes
 from napari_histoseg.gui.shown import result_of
+from napari_histoseg.gui.slides import open_slide_by
 
 if TYPE_CHECKING:
     from napari.layers import Labels
     from napari.viewer import Viewer
 
     from napari_histoseg.results import Result
-    from napari_histoseg.results.edit import Editor
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +33,7 @@ TOOLS = {
     SPLIT: ("S", "Drag a line across a nucleus. With any tool: Shift+drag."),
     MERGE: ("M", "Drag from one nucleus to the other."),
 }
+UNDO_HINT = "Ctrl+Z takes it back."
 CLICK_PX = 4
 """A press that moves less than this, in canvas pixels, is a click."""
 
@@ -54,7 +54,7 @@ class EditBar(QWidget):
         self._viewer = viewer
         self.layer: Labels | None = None
         self.result: Result | None = None
-        self.editor: Editor | None = None
+        self.corrections: Corrections | None = None
         self.tools: dict[str, QPushButton] = {}
         self._group = QButtonGroup(self)
         self.undo_button, self.redo_button = QPushButton("Undo"), QPushButton("Redo")
@@ -100,18 +100,21 @@ class EditBar(QWidget):
 
     def follow(self, event: Any = None) -> None:
         """Take the chosen layer when it shows a result that can be corrected; keep the last one otherwise."""
+        from napari.layers import Labels
+
         active = self._viewer.layers.selection.active
         result = result_of(active)
         if self.layer is not None and self.layer not in self._viewer.layers:
             self._let_go()
-        if result is not None and result.has_objects and active is not None and active._type_string == "labels":
-            if result is not self.result:
-                self._take(active, result)
+        if result is not None and result is not self.result and result.has_objects and isinstance(active, Labels):
+            self._take(active, result)
         self._show_state()
 
     def _take(self, layer: Any, result: Result) -> None:
         self._let_go()
         self.layer, self.result = layer, result
+        slide = open_slide_by(result.record.slide.fingerprint, self._viewer.layers)
+        self.corrections = Corrections(result, slide)
         layer.mouse_drag_callbacks.append(self._on_press)
         for name, (key, _) in TOOLS.items():
             layer.bind_key(key, _chooser(self, name), overwrite=True)
@@ -123,16 +126,7 @@ class EditBar(QWidget):
         if self.layer is not None and self._on_press in self.layer.mouse_drag_callbacks:
             self.layer.mouse_drag_callbacks.remove(self._on_press)
             self.layer.mouse_pan = True
-        self.layer = self.result = self.editor = None
-
-    def _edit(self) -> Editor:
-        """The editor; made at the first correction, because it takes the result's lock."""
-        if self.editor is None:
-            from napari_histoseg.results.edit import Editor
-
-            assert self.result is not None
-            self.editor = Editor(self.result)
-        return self.editor
+        self.layer = self.result = self.corrections = None
 
     # -- tools -------------------------------------------------------------------------------------------------------
 
@@ -177,12 +171,33 @@ class EditBar(QWidget):
             moved = max(moved, float(np.abs(np.array(event.pos, float) - begun).max()))
             yield
         layer.mouse_pan = keep_pan
-        end = self._point(event.position)
         if moved > CLICK_PX:
-            if tool in (SPLIT, MERGE):
-                self._try(lambda: self._drag(tool, start, end))
+            self.drag(tool, start, self._point(event.position))
         else:
-            self._try(lambda: self._click(tool, end))
+            self.click(tool, start)
+
+    def click(self, tool: str, point: Point) -> None:
+        """A click with a tool, at a working pixel of the slide."""
+        corrections = self.corrections
+        if corrections is None or self.layer is None:
+            return
+        number = corrections.label_at(point)
+        if tool == DELETE:
+            self._do(lambda: corrections.delete(point))
+        elif tool == ADD and not number:
+            self._do(lambda: corrections.add(point))
+        elif number:
+            self.layer.selected_label = number
+
+    def drag(self, tool: str, start: Point, end: Point) -> None:
+        """A drag with a tool, between two working pixels of the slide."""
+        corrections = self.corrections
+        if corrections is None:
+            return
+        if tool == SPLIT:
+            self._do(lambda: corrections.split(start, end))
+        elif tool == MERGE:
+            self._do(lambda: corrections.merge(start, end))
 
     def _tool_of(self, modifiers: Any) -> str:
         names = {str(getattr(m, "name", m)) for m in modifiers}
@@ -190,36 +205,40 @@ class EditBar(QWidget):
             return DELETE
         return SPLIT if "Shift" in names else self.tool
 
-    def _point(self, position: Any) -> NDArray[np.float64]:
-        """A world position as a pixel of the labels (row, column), continuous, 0.5 is the first pixel's center."""
-        assert self.layer is not None
-        return np.asarray(self.layer.world_to_data(position), float)[-2:] + 0.5
-
-    def _try(self, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except HistosegError as error:
-            log.debug("The correction was refused", exc_info=True)
-            self.problem.emit(str(error))
+    def _point(self, position: Any) -> Point:
+        """A world position as a working pixel of the slide (x, y), continuous."""
+        assert self.layer is not None and self.result is not None
+        row, column = np.asarray(self.layer.world_to_data(position), float)[-2:] + 0.5
+        return float(column) + self.result.frame.x, float(row) + self.result.frame.y
 
     # -- after a correction ------------------------------------------------------------------------------------------
 
-    def _changed(self, sentence: str) -> None:
+    def _do(self, action: Callable[[], str]) -> None:
+        """Correct, show it, and say what was done; or say why it was refused."""
+        try:
+            sentence = action()
+        except HistosegError as error:
+            log.debug("The correction was refused", exc_info=True)
+            self.problem.emit(str(error))
+            return
         if self.layer is not None:
             show_changes(self.layer)
-        self.said.emit(sentence)
+        self.said.emit(f"{sentence}. {UNDO_HINT}" if not sentence.startswith("Undone") else f"{sentence}.")
         self._measure.start()
-        self._show_state()
 
     def _show_measurements(self) -> None:
         if self.layer is not None and self.result is not None:
             show_measurements(self.layer, self.result)
 
     def undo(self) -> None:
-        """Take back the last correction."""
+        """Take back the last correction and say which it was."""
+        if self.corrections is not None:
+            self._do(self.corrections.undo)
 
     def redo(self) -> None:
-        """Do again what was taken back."""
+        """Do again what was taken back and say what it was."""
+        if self.corrections is not None:
+            self._do(self.corrections.redo)
 
 
 def _chooser(bar: EditBar, name: str) -> Callable[[Any], None]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -30,14 +32,13 @@ def show_measurements(layer: Labels, result: Result) -> None:
 
 def status_table(objects: pd.DataFrame) -> pd.DataFrame:
     """The columns that the status bar shows, with ``index`` as napari wants it: the label's value."""
-    columns: dict[str, object] = {"index": objects["id"].to_numpy()}
+    # Background has no measurements; without a row of its own napari would say "[No Properties]" over it.
+    columns: dict[str, NDArray[Any]] = {"index": np.concatenate([[0], objects["id"].to_numpy()])}
     for name, (title, digits) in SHOWN.items():
         if name not in objects.columns:
             continue
-        values = objects[name]
         if digits is None:
-            if values.astype(str).str.strip().replace("nan", "").any():
-                columns[title] = values.astype(str).to_numpy()
+            columns[title] = np.concatenate([np.array([None], object), objects[name].to_numpy(object)])
         else:
-            columns[title] = values.round(digits).to_numpy()
+            columns[title] = np.concatenate([[np.nan], objects[name].to_numpy(float).round(digits)])
     return pd.DataFrame(columns)

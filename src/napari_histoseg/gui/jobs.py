@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from napari.qt.threading import GeneratorWorker, create_worker
@@ -22,9 +22,9 @@ from napari_histoseg.predict.events import Finished, Notice, RunEvent, Started, 
 
 log = logging.getLogger(__name__)
 
-PERIOD_S = 0.25
+PERIOD_S = 0.4
 """Least time between two progress messages."""
-COMMIT_S = 1.5
+COMMIT_S = 1.2
 """While somebody watches, tiles are brought to the disk, and so into view, this often."""
 NICE = 5
 """The worker yields the processor to the window by this much (POSIX niceness; threads that it starts inherit it)."""
@@ -32,12 +32,13 @@ NICE = 5
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is; ``seconds_left`` None until it can be told."""
+    """How far a run is; ``seconds_left`` None until it can be told; ``stored`` when there is something new to see."""
 
     done: int
     total: int
     objects: int
     seconds_left: float | None
+    stored: bool = True
 
 
 @dataclass(frozen=True)
@@ -220,6 +221,7 @@ def _messages(
 ) -> Generator[object, None, None]:
     store: Any = None
     last: Progress | None = None
+    stored = False
     for event in events:
         if isinstance(event, Started):
             store = event.store
@@ -230,9 +232,10 @@ def _messages(
             # The run waits in its yield, so that this thread is the store's only user here.
             if store is not None and pace.commit_due():
                 store.commit()
+                stored = True
             if pace.due():
-                yield last
-                last = None
+                yield replace(last, stored=stored)
+                last, stored = None, False
         elif isinstance(event, Notice):
             yield event
         elif isinstance(event, Finished):

@@ -11,7 +11,7 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from napari_histoseg.gui.jobs import Job, Progress
-from napari_histoseg.gui.layers import KEY, labels_layer, level0_points, probability_layer
+from napari_histoseg.gui.layers import KEY, LayerData, labels_layer, level0_points, probability_layer
 from napari_histoseg.gui.live import show_changes
 from napari_histoseg.methods.settings import RunSettings
 from napari_histoseg.predict.events import RunEvent, Started
@@ -114,36 +114,53 @@ class LiveRun(QObject):
         self.focus.point = (float(x), float(y))
 
     def _on_started(self, event: Started) -> None:
-        self._remove_earlier()
         arrays = event.store.arrays()
         slide = self.request.slide
         place: dict[str, Any] = {"mpp": event.mpp, "base": slide.require_mpp(), "frame": event.frame}
         place["origin"] = tuple(float(t) for t in self._image.translate[-2:])
-        about: dict[str, Any] = {"path": str(self.request.out), "slide_fingerprint": slide.fingerprint()}
-        if self.request.preview:
-            about["preview_of"] = self._image
-        kind = " preview" if self.request.preview else ""
+        of = f"of {slide.name}{' preview' if self.request.preview else ''}"
         active = self._viewer.layers.selection.active
+        self._hide_previews()
         if arrays.get("probability"):
-            name = f"Probability of {slide.name}{kind}"
-            data, keywords, _ = probability_layer(arrays["probability"], name=name, metadata=dict(about), **place)
-            self.probability = self._viewer.add_image(data, **keywords)
+            made = probability_layer(arrays["probability"], name=f"Probability {of}", metadata=self._about("probability"), **place)
+            self.probability = self._show(made)
         if arrays.get("labels"):
-            name = f"{self.request.method.capitalize()} of {slide.name}{kind}"
-            data, keywords, _ = labels_layer(arrays["labels"], name=name, metadata=dict(about), **place)
-            self.labels = self._viewer.add_labels(data, **keywords)
+            name = f"{self.request.method.capitalize()} {of}"
+            made = labels_layer(arrays["labels"], name=name, metadata=self._about("labels"), **place)
+            self.labels = self._show(made)
         # Drawing, painting or looking at another slide goes on undisturbed.
         self._viewer.layers.selection.active = active
 
-    def _remove_earlier(self) -> None:
-        """A resumed run, and a new preview of the same slide, take the place of the earlier layers."""
-        for layer in list(self._viewer.layers):
+    def _about(self, kind: str) -> dict[str, Any]:
+        about = {"path": str(self.request.out), "kind": kind, "slide_fingerprint": self.request.slide.fingerprint()}
+        return {**about, "preview_of": self._image} if self.request.preview else about
+
+    def _show(self, made: LayerData) -> Any:
+        """Add a layer, or put it into the one that a resumed run or an earlier preview has.
+
+        Removing layers would be simpler, but each removal makes napari collect garbage, which stops the window.
+        """
+        data, keywords, kind = made
+        about = keywords["metadata"][KEY]
+        for layer in self._viewer.layers:
             entry = layer.metadata.get(KEY, {})
-            if entry.get("path") == str(self.request.out) or (self.request.preview and entry.get("preview_of") is self._image):
-                self._viewer.layers.remove(layer)
+            again = entry.get("path") == about["path"] or (self.request.preview and entry.get("preview_of") is self._image)
+            if again and entry.get("kind") == about["kind"]:
+                layer.metadata = keywords["metadata"]
+                layer.data = data
+                layer.translate, layer.scale = keywords["translate"], keywords["scale"]
+                layer.visible = kind == "labels" or layer.visible
+                return layer
+        add: Any = {"labels": self._viewer.add_labels, "image": self._viewer.add_image}[kind]
+        return add(data, **keywords)
+
+    def _hide_previews(self) -> None:
+        for layer in self._viewer.layers:
+            if layer.metadata.get(KEY, {}).get("preview_of") is self._image and not self.request.preview:
+                layer.visible = False
 
     def _on_progress(self, progress: Progress) -> None:
-        if self.labels is not None and self.labels in self._viewer.layers:
+        if progress.stored and self.labels is not None and self.labels in self._viewer.layers:
             show_changes(self.labels)
 
     def _on_finished(self, result: Result) -> None:

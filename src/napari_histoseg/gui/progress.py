@@ -42,9 +42,12 @@ class ProgressPanel(QWidget):
 
     def show_progress(self, progress: Progress) -> None:
         """Tiles done, time left, objects so far."""
+        # setValue would repaint at once, and with it the canvas; this way both are painted together, later.
+        self.bar.setUpdatesEnabled(False)
         self.bar.setRange(0, max(progress.total, 1))
         self.bar.setValue(progress.done)
         self.bar.setFormat("%p %")
+        self.bar.setUpdatesEnabled(True)
         self.bar.show()
         parts = [f"{progress.done:,} of {progress.total:,} tiles", f"{progress.objects:,} {self._noun}"]
         if progress.seconds_left is not None and progress.done < progress.total:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from napari_histoseg.errors import SlideError
@@ -50,6 +51,15 @@ def slide_of(layer: Image) -> Slide:
     # Opened once: the fingerprint that results are known by is computed from the pixels.
     layer.metadata[KEY] = {"slide": slide, "data": layer.data}
     return slide
+
+
+def open_slide_by(fingerprint: str, layers: Iterable[Layer]) -> Slide | None:
+    """The slide of that fingerprint among the layers; None when it is not open."""
+    for layer in layers:
+        slide = layer.metadata.get(KEY, {}).get("slide")
+        if isinstance(slide, Slide) and slide.fingerprint() == fingerprint:
+            return slide
+    return None
 
 
 def _pixel_size(layer: Image) -> tuple[float | None, Any]:
