@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,37 @@ MEMORY_PX = 8192
 SMALLEST_PX = 256
 CHUNK = 512
 BAND_ROWS = 1024
+#: Decoded chunks kept for viewing.
+RECENT_BYTES = 256 << 20
+
+
+class Recent:
+    """The chunks that were read last, so that panning reads only what comes into view."""
+
+    def __init__(self, limit: int = RECENT_BYTES) -> None:
+        self._limit, self._size = limit, 0
+        self._lock = threading.Lock()
+        self._chunks: OrderedDict[tuple[int, Box], NDArray[np.uint8]] = OrderedDict()
+
+    def get(self, plane: Plane, box: Box) -> NDArray[np.uint8]:
+        """The pixels of a box of a plane, read if they are not there; not to be written to."""
+        key = (id(plane), box)
+        with self._lock:
+            if key in self._chunks:
+                self._chunks.move_to_end(key)
+                return self._chunks[key]
+        pixels = plane.read(box)
+        pixels.flags.writeable = False
+        with self._lock:
+            if key not in self._chunks:
+                self._size += pixels.nbytes
+            self._chunks[key] = pixels
+            while self._size > self._limit:
+                self._size -= self._chunks.popitem(last=False)[1].nbytes
+        return pixels
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Recent, (self._limit,)
 
 
 class Plane:
@@ -56,13 +88,21 @@ class Plane:
         self.tile = tile
 
     def __getitem__(self, index: tuple[slice, ...]) -> NDArray[np.uint8]:
+        box, down, across, channels = self._box(index)
+        if box.empty:
+            return np.empty((max(box.height, 0), max(box.width, 0), 3), np.uint8)[..., channels]
+        return self.read(box)[::down, ::across, channels]
+
+    def chunk(self, index: tuple[slice, ...], recent: Recent) -> NDArray[np.uint8]:
+        """As ``self[index]`` for whole chunks, kept for the next time."""
+        box, _, _, channels = self._box(index)
+        return self[index] if box.empty else recent.get(self, box)[..., channels]
+
+    def _box(self, index: tuple[slice, ...]) -> tuple[Box, int, int, slice]:
         (top, bottom, down), (left, right, across), channels = (
             s.indices(n) for s, n in zip(index, self.shape, strict=True)
         )
-        if bottom <= top or right <= left:
-            return np.empty((max(bottom - top, 0), max(right - left, 0), 3), np.uint8)[..., slice(*channels)]
-        pixels = self.read(Box(left, top, right - left, bottom - top))
-        return pixels[::down, ::across, slice(*channels)]
+        return Box(left, top, right - left, bottom - top), down, across, slice(*channels)
 
 
 class View:
@@ -72,6 +112,7 @@ class View:
         self.slide = slide
         self._lock = threading.Lock()
         self._added: list[Plane] | None = None
+        self._recent = Recent()
         last = slide.levels[-1]
         self._longest = max(last.width, last.height)
 
@@ -127,10 +168,11 @@ class View:
 
         name = f"slide-{self.slide.fingerprint()[7:23]}{'-srgb' if self.slide.converts else ''}"
         out = []
+        get = functools.partial(_read_chunk, self._recent)
         for i, plane in enumerate(self.planes(progress)):
             chunks = (*(_chunk(t) for t in reversed(plane.tile)), 3)
             array = dask.array.from_array(  # type: ignore[no-untyped-call]
-                plane, chunks=chunks, name=f"{name}-{i}", inline_array=True, getitem=_read_chunk
+                plane, chunks=chunks, name=f"{name}-{i}", inline_array=True, getitem=get
             )
             out.append(array)
         return out
@@ -207,9 +249,11 @@ def _cut(array: Any, box: Box) -> NDArray[np.uint8]:
     return np.asarray(array[box.slices])
 
 
-def _read_chunk(plane: Plane, index: tuple[slice, ...], *_: Any, **__: Any) -> NDArray[np.uint8]:
+def _read_chunk(
+    recent: Recent, plane: Plane, index: tuple[slice, ...], *_: Any, **__: Any
+) -> NDArray[np.uint8]:
     """One chunk. dask would merge its own getter with the slices of a view, and a cache of chunks would never hit."""
-    return plane[index]
+    return plane.chunk(index, recent)
 
 
 def _clamped(plane: Plane, box: Box) -> NDArray[np.uint8]:
