@@ -21,7 +21,7 @@ _HOMES = {
     "iter_train": "napari_histoseg.api",
     "list_weights": "napari_histoseg.api",
     "run": "napari_histoseg.api",
-    "train": "napari_histoseg.api",
+    "train": "napari_histoseg.train",
     "score": "napari_histoseg.metrics.score",
     "Result": "napari_histoseg.results",
     "export": "napari_histoseg.results",
@@ -54,7 +54,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = import_module(_HOMES[name])
-    return module if name == "methods" else getattr(module, name)
+    # ``methods`` is a room; ``train`` is one that can be called.
+    return module if _HOMES[name] == f"{__name__}.{name}" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from napari_histoseg.annotations.dataset import (
+    Patch,
+    PatchDataset,
+    data_sha256,
+    load_patch,
+    read_dataset,
+    split_groups,
+)
+from napari_histoseg.errors import DatasetError
 from napari_histoseg.methods.nuclei import loss as losses
 from napari_histoseg.methods.nuclei.config import NucleiTraining
 from napari_histoseg.methods.nuclei.network import build
@@ -128,3 +138,37 @@ class NucleiTask:
             seconds=round(seconds, 1),
             license=str(self.provenance.get("license", "")),
         )
+
+
+def task_from_dataset(folder: Path, settings: NucleiTraining) -> NucleiTask:
+    """The training task over a patch dataset whose masks are instance maps.
+
+    Raises
+    ------
+    DatasetError
+        If nothing in it has an instance mask, or the pixel size is unknown.
+    """
+    dataset = read_dataset(folder)
+    annotated = [p for p in dataset.patches if p.mask is not None]
+    if not annotated:
+        raise DatasetError(f"{folder} has no patch with a mask. Training nuclei needs instance masks: a number for each nucleus, 0 elsewhere.")
+    train, val = (
+        [_example(dataset, p) for p in part] for part in split_groups(annotated, settings.val_fraction, settings.seed)
+    )
+    held = [e.name for e in val]
+    note = "scores are of held-out pictures" if held else "nothing was held out: scores are of the training pictures"
+    provenance = {
+        "name": f"nuclei {settings.architecture} ({folder.name})",
+        "data": [{"title": folder.name, "train_images": len(train), "held_out_images": held, "note": note}],
+        "data_sha256": data_sha256(dataset),
+    }
+    return NucleiTask(settings, train, val or train, provenance)
+
+
+def _example(dataset: PatchDataset, patch: Patch) -> Example:
+    image, mask, mpp = load_patch(dataset, patch)
+    if mpp is None:
+        raise DatasetError(f"The pixel size of {patch.source} is unknown. Write \"mpp\" (µm/px) into dataset.json.")
+    assert mask is not None
+    extra = patch.model_extra or {}
+    return Example(image, mask, mpp, str(extra.get("source", "dataset")), patch.source)

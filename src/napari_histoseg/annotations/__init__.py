@@ -1,0 +1,1 @@
+"""What a person drew or said: patch datasets and regions."""

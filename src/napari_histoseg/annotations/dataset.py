@@ -1,0 +1,258 @@
+"""Patch datasets: a folder with ``dataset.json`` that says which patches a person annotated, and how."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from napari_histoseg.errors import DatasetError, HistosegError
+from napari_histoseg.slide.geometry import Box
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FILE_NAME = "dataset.json"
+VERSION = 1
+UNLABELED = 255
+"""Value of pixels in class masks that nobody annotated."""
+
+
+class PatchClass(BaseModel):
+    """A class that pixels or patches can have."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: int = Field(ge=1, le=254)
+    name: str = Field(min_length=1)
+    color: str = Field("#3cb44b", pattern="^#[0-9a-fA-F]{6}$")
+
+
+class Statistic(BaseModel):
+    """Share of a fine class in blocks of a coarse label: mean ``eta``, standard deviation ``rho``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    coarse: int
+    class_value: int = Field(alias="class")
+    eta: float = Field(ge=0, le=1)
+    rho: float = Field(gt=0)
+
+
+class Patch(BaseModel):
+    """One patch: where its pixels come from, and at most one annotation.
+
+    ``box`` is in level-0 pixels of ``slide``. Further keys (``grade`` …) are labels that a sampler can balance on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    image: str | None = None
+    slide: str | None = None
+    box: tuple[int, int, int, int] | None = None
+    mask: str | None = None
+    label: str | None = None
+    coarse: int | None = None
+    group: str | None = None
+    split: Literal["train", "val", "test"] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Patch:
+        if (self.image is None) == (self.slide is None):
+            raise ValueError("a patch has either 'image', or 'slide' and 'box'")
+        if (self.slide is None) != (self.box is None):
+            raise ValueError("'slide' and 'box' come together")
+        if self.box is not None and (self.box[2] < 1 or self.box[3] < 1):
+            raise ValueError("'box' is [x, y, width, height] with width and height from 1")
+        if sum(v is not None for v in (self.mask, self.label, self.coarse)) > 1:
+            raise ValueError("a patch has at most one of 'mask', 'label' and 'coarse'")
+        return self
+
+    @property
+    def source(self) -> str:
+        """The image or slide, for messages."""
+        return self.image or self.slide or ""
+
+
+class PatchDataset(BaseModel):
+    """A read dataset. ``folder`` is where its relative paths start."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    version: int = VERSION
+    mpp: float | None = Field(None, gt=0)
+    classes: tuple[PatchClass, ...] = ()
+    patches: tuple[Patch, ...] = ()
+    statistics: tuple[Statistic, ...] = ()
+    folder: Path = Field(Path(), exclude=True)
+
+    def path(self, name: str) -> Path:
+        """Where a file of the dataset lies."""
+        return self.folder / name
+
+
+def read_dataset(folder: str | Path) -> PatchDataset:
+    """Read and check a patch dataset.
+
+    Raises
+    ------
+    DatasetError
+        Names every problem at once: values, classes that are not listed, files that are missing or outside the folder.
+    """
+    folder = Path(folder)
+    file = folder / FILE_NAME if folder.is_dir() else folder
+    if not file.is_file():
+        raise DatasetError(f"{folder} is no patch dataset: it has no {FILE_NAME}. Give the folder that the annotation panel wrote.")
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        dataset = PatchDataset.model_validate({**data, "folder": file.parent})
+    except (ValueError, TypeError) as error:
+        raise DatasetError(f"{file} cannot be used: {_explain(error)}") from None
+    if dataset.version > VERSION:
+        raise DatasetError(f"{file} has format version {dataset.version}; this version reads {VERSION}. Update napari-histoseg.")
+    if problems := _problems(dataset):
+        raise DatasetError(f"{file} has {len(problems)} problems: " + " ".join(problems))
+    return dataset
+
+
+def _explain(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return f"it is no valid JSON ({error})."
+    rows = [f"{'.'.join(map(str, e['loc'])) or 'patch'}: {e['msg'].removeprefix('Value error, ')}." for e in error.errors(include_url=False)]
+    return " ".join(rows)
+
+
+def _problems(dataset: PatchDataset) -> list[str]:
+    names = {c.name for c in dataset.classes}
+    values = [c.value for c in dataset.classes]
+    problems = [f"Class value {v} is listed twice." for v in sorted({v for v in values if values.count(v) > 1})]
+    if not dataset.patches:
+        problems.append("It lists no patches.")
+    for i, patch in enumerate(dataset.patches):
+        if patch.label is not None and patch.label not in names:
+            problems.append(f"Patch {i}: the class '{patch.label}' is not among the classes.")
+        for kind in ("image", "mask"):
+            name = getattr(patch, kind)
+            if name is not None and (wrong := _wrong_file(dataset, name)):
+                problems.append(f"Patch {i}: the {kind} {name} {wrong}.")
+    return problems
+
+
+def _wrong_file(dataset: PatchDataset, name: str) -> str | None:
+    path, home = dataset.path(name).resolve(), dataset.folder.resolve()
+    if not path.is_relative_to(home):
+        return "lies outside the dataset's folder"
+    return None if path.is_file() else "does not exist"
+
+
+def write_dataset(folder: Path, dataset: PatchDataset) -> None:
+    """Write ``dataset.json``, whole or not at all."""
+    from napari_histoseg.results.files import atomic
+
+    folder.mkdir(parents=True, exist_ok=True)
+    text = dataset.model_dump_json(indent=1, exclude_none=True, by_alias=True)
+    with atomic(folder / FILE_NAME) as file:
+        file.write(text.encode())
+
+
+def load_patch(dataset: PatchDataset, patch: Patch) -> tuple[NDArray[np.uint8], NDArray[np.int32] | None, float | None]:
+    """Pixels, mask and pixel size of a patch.
+
+    Returns
+    -------
+    image : (h, w, 3) uint8
+        RGB; of a slide patch, the box at the mask's resolution, or at level 0 when there is no mask.
+    mask : (h, w) int32 or None
+        Class values (255 not annotated), or instance ids.
+    mpp : float or None
+        µm per pixel of ``image``.
+
+    Raises
+    ------
+    DatasetError
+        If a file cannot be read, or mask and image differ in shape.
+    """
+    from napari_histoseg.slide import open_slide
+
+    mask = None if patch.mask is None else _read_mask(dataset.path(patch.mask))
+    try:
+        if patch.image is not None:
+            with open_slide(dataset.path(patch.image), mpp=dataset.mpp) as picture:
+                image = picture.read(0, picture.bounds)
+            mpp = dataset.mpp
+        else:
+            image, mpp = _read_box(dataset, patch, mask)
+    except HistosegError as error:
+        raise DatasetError(f"The patch {patch.source} cannot be read: {error}") from error
+    if mask is not None and mask.shape != image.shape[:2]:
+        raise DatasetError(
+            f"The mask {patch.mask} has {mask.shape[1]} × {mask.shape[0]} pixels and its image {patch.source} "
+            f"{image.shape[1]} × {image.shape[0]}. A mask covers exactly its image."
+        )
+    return image, mask, mpp
+
+
+def _read_box(
+    dataset: PatchDataset, patch: Patch, mask: NDArray[np.int32] | None
+) -> tuple[NDArray[np.uint8], float | None]:
+    from napari_histoseg.slide import open_slide
+
+    assert patch.slide is not None and patch.box is not None
+    box = Box(*patch.box)
+    with open_slide(dataset.path(patch.slide)) as slide:
+        if mask is None or mask.shape == box.shape:
+            return slide.read(0, box), slide.mpp
+        factor = mask.shape[1] / box.width
+        mpp = slide.require_mpp() / factor
+        corner = Box(round(box.x * factor), round(box.y * factor), mask.shape[1], mask.shape[0])
+        return slide.read_at(mpp, corner), mpp
+
+
+def _read_mask(path: Path) -> NDArray[np.int32]:
+    import skimage.io
+
+    try:
+        mask = np.asarray(skimage.io.imread(path))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DatasetError(f"The mask {path} cannot be read ({error}). Masks are 8, 16 or 32 bit PNG or TIFF.") from error
+    if mask.ndim != 2 or mask.dtype.kind not in "ui":
+        raise DatasetError(f"The mask {path} has shape {mask.shape} and type {mask.dtype}. A mask is one plane of whole numbers.")
+    return mask.astype(np.int32)
+
+
+def split_groups(
+    patches: Iterable[Patch], val_fraction: float, seed: int = 0
+) -> tuple[list[Patch], list[Patch]]:
+    """Training and validation patches, whole groups (patients, photographs, slides) on one side.
+
+    A fixed ``split`` is kept (``test`` is left out of both). A patch without ``group`` is a group by its image or slide.
+    The split depends on names and seed alone, not on the order of patches.
+    """
+    train: list[Patch] = []
+    val: list[Patch] = []
+    free: dict[str, list[Patch]] = {}
+    for patch in patches:
+        if patch.split is None:
+            free.setdefault(patch.group or patch.source, []).append(patch)
+        elif patch.split != "test":
+            (train if patch.split == "train" else val).append(patch)
+    ranked = sorted(free, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    held = 0 if val or not val_fraction else max(1, round(val_fraction * len(ranked)))
+    held = min(held, max(len(ranked) - 1, 0))
+    for i, name in enumerate(ranked):
+        (val if i < held else train).extend(free[name])
+    return train, val
+
+
+def data_sha256(dataset: PatchDataset) -> str:
+    """Hash of the list of patches and of every file in it, for the model card."""
+    digest = hashlib.sha256(dataset.model_dump_json(by_alias=True).encode())
+    names: set[str] = {str(v) for p in dataset.patches for v in (p.image, p.mask) if v is not None}
+    for name in sorted(names):
+        digest.update(dataset.path(name).read_bytes())
+    return digest.hexdigest()
