@@ -16,7 +16,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .decode import distance, fill_holes, tidy
+from napari_histoseg.errors import RegionError
+
+from .decode import Decoded, distance, fill_holes, tidy
 from .kernels import Float32, Int32
 from .measure import UInt8, stain_table
 from .seeds import Mask, find_peaks, merge_peaks, watershed
@@ -48,7 +50,7 @@ class LogModel:
     threshold_od: float
 
 
-def fit_log(samples: Iterable[UInt8], *, mpp: float) -> LogModel:
+def fit_log(samples: Iterable[UInt8], mpp: float) -> LogModel:
     """Fit the foreground threshold on sampled tissue: Otsu's, glass left out.
 
     Parameters
@@ -60,7 +62,7 @@ def fit_log(samples: Iterable[UInt8], *, mpp: float) -> LogModel:
 
     Raises
     ------
-    ValueError
+    RegionError
         No sample holds tissue.
     """
     histogram = np.zeros(65536, np.int64)
@@ -68,7 +70,7 @@ def fit_log(samples: Iterable[UInt8], *, mpp: float) -> LogModel:
         values = _hematoxylin(image, mpp)[_tissue(image)]
         histogram += np.bincount(values.ravel(), minlength=65536)
     if np.count_nonzero(histogram) < 2:
-        raise ValueError(
+        raise RegionError(
             "The samples hold no tissue: every pixel is glass or of one color. "
             "Pass patches from within the tissue mask."
         )
@@ -87,7 +89,7 @@ def segment_log(
     seed_radius_um: float = 2.0,
     merge_saddle: float = 0.7,
     min_seed: float = 0.05,
-) -> tuple[Int32, Float32]:
+) -> tuple[Decoded, Float32]:
     """Segment nuclei by their hematoxylin.
 
     Parameters
@@ -115,8 +117,8 @@ def segment_log(
 
     Returns
     -------
-    labels : int32 (h, w)
-        As :class:`~napari_histoseg.methods.nuclei.decode.Decoded` has them.
+    decoded : Decoded
+        Labels, and the mean probability of each.
     probability : float32 (h, w)
         Density over twice the threshold at the pixel, at most 1: 0.5 is the threshold. A score, not
         calibrated.
@@ -132,7 +134,8 @@ def segment_log(
             "they must be positive, the first at most the second."
         )
     if image.size == 0:
-        return np.zeros(image.shape[:2], np.int32), np.zeros(image.shape[:2], np.float32)
+        nothing = np.zeros(image.shape[:2], np.float32)
+        return Decoded(nothing.astype(np.int32), np.zeros(0, np.float32)), nothing
     density = _hematoxylin(image, mpp)
     limit = _limit(density, model.threshold_od * (1.5 - sensitivity), mpp)
     mask = _clean(density > limit)
@@ -146,7 +149,7 @@ def segment_log(
     markers[peaks[:, 0], peaks[:, 1]] = ids
     labels = watershed(seeds.astype(np.float32), markers, mask, step=4.0)
     probability = np.minimum(density / (2 * limit.astype(np.float32)), np.float32(1))
-    return tidy(labels, probability, min_area_px=math.ceil(min_area_um2 / mpp**2)).labels, probability
+    return tidy(labels, probability, min_area_px=math.ceil(min_area_um2 / mpp**2)), probability
 
 
 def halo_um(max_radius_um: float = 4.0) -> float:
@@ -193,7 +196,8 @@ def _limit(density: UInt16, threshold_od: float, mpp: float) -> UInt16:
     size = 2 * round(_SURROUNDINGS_UM / mpp / 2) + 1
     around = cv2.boxFilter(density, cv2.CV_64F, (size, size), borderType=cv2.BORDER_REFLECT)
     limit = (1 - _SURROUNDINGS_SHARE) * threshold_od * _UNIT + _SURROUNDINGS_SHARE * around
-    return np.clip(limit, 1, 65535).astype(np.uint16)
+    quantized: UInt16 = np.clip(limit, 1, 65535).astype(np.uint16)
+    return quantized
 
 
 def _clean(mask: Mask) -> Mask:
