@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from napari_histoseg.errors import SettingsError
@@ -52,23 +53,17 @@ class Overlaps:
         """
         truth, found = np.asarray(true), np.asarray(pred)
         if truth.shape != found.shape:
-            raise SettingsError(f"Truth has shape {truth.shape} and prediction {found.shape}. Give label pictures of one shape.")
-        true_ids, t = np.unique(truth, return_inverse=True)
-        pred_ids, p = np.unique(found, return_inverse=True)
-        m = len(pred_ids)
-        pairs, shared = np.unique(t.reshape(-1).astype(np.int64) * m + p.reshape(-1), return_counts=True)
-        rows, columns = np.divmod(pairs, m)
-        true_area = np.bincount(rows, shared, len(true_ids)).astype(np.int64)
-        pred_area = np.bincount(columns, shared, m).astype(np.int64)
-        both = (true_ids[rows] != 0) & (pred_ids[columns] != 0)
-        true_at, pred_at = np.cumsum(true_ids != 0) - 1, np.cumsum(pred_ids != 0) - 1
-        return cls(
-            true_area[true_ids != 0],
-            pred_area[pred_ids != 0],
-            true_at[rows[both]].astype(np.int64),
-            pred_at[columns[both]].astype(np.int64),
-            shared[both].astype(np.int64),
-        )
+            raise SettingsError(
+                f"Truth has shape {truth.shape} and prediction {found.shape}. Give pictures of one shape."
+            )
+        t, true_area = _numbered(truth)
+        p, pred_area = _numbered(found)
+        both = (t > 0) & (p > 0)
+        # Hashing pairs is several times faster than sorting them.
+        code, pairs = pd.factorize(t[both] * np.int64(len(pred_area) + 1) + p[both])
+        true_index, pred_index = np.divmod(np.asarray(pairs, np.int64), len(pred_area) + 1)
+        shared = np.bincount(code, minlength=len(true_index)).astype(np.int64)
+        return cls(true_area, pred_area, true_index - 1, pred_index - 1, shared)
 
     @cached_property
     def iou(self) -> NDArray[np.float64]:
@@ -82,12 +77,35 @@ class Overlaps:
         return not len(self.true_area) and not len(self.pred_area)
 
     def matched(self, iou: float) -> NDArray[np.float64]:
-        """IoU of the pairs above a threshold; from 0.5 on a match is unique."""
+        """IoU of the pairs above a threshold.
+
+        Raises
+        ------
+        SettingsError
+            The threshold is below 0.5, where one object could match two.
+        """
+        if not 0.5 <= iou < 1:
+            raise SettingsError(f"The IoU threshold must be from 0.5 to below 1. Got {iou} instead.")
         return self.iou[self.iou > iou]
 
 
+def _numbered(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Labels ``(n,)`` renumbered 1 … k in the order of their ids, 0 staying 0, and the k areas."""
+    codes, ids = pd.factorize(labels.reshape(-1))
+    order = np.argsort(ids, kind="stable")
+    order = order[np.asarray(ids)[order] != 0]
+    rank = np.zeros(len(ids), np.int64)
+    rank[order] = np.arange(1, len(order) + 1)
+    numbered = rank[codes]
+    areas = np.bincount(numbered, minlength=len(order) + 1)[1:]
+    return numbered, areas.astype(np.int64)
+
+
 def aji(true: ArrayLike, pred: ArrayLike) -> float:
-    """Aggregated Jaccard index (Kumar et al. 2017): each true object with its best prediction; unused ones count against."""
+    """Aggregated Jaccard index (Kumar et al., IEEE TMI 2017, Algorithm 1).
+
+    Each true object is taken with the prediction of highest IoU; predictions never taken count against.
+    """
     return _aji(Overlaps.of(true, pred))
 
 
@@ -134,7 +152,7 @@ def _f1(table: Overlaps, iou: float) -> float:
 
 
 def pixel_scores(true: ArrayLike, pred: ArrayLike) -> dict[str, float]:
-    """Dice, Jaccard, sensitivity and specificity of foreground pixels; 1 where there is nothing to find or to avoid."""
+    """Dice, Jaccard, sensitivity and specificity of foreground pixels; 1 where there is nothing to count."""
     t, p = np.asarray(true) != 0, np.asarray(pred) != 0
     both, n_true, n_pred = int((t & p).sum()), int(t.sum()), int(p.sum())
     clear = t.size - n_true
@@ -157,8 +175,8 @@ def score_nuclei(pred: ArrayLike, true: ArrayLike) -> dict[str, float]:
     Returns
     -------
     dict
-        ``aji``, ``pq``, ``dq``, ``sq``, ``f1_50`` … ``f1_90``, ``dice``, ``jaccard``, ``sensitivity``, ``specificity``,
-        ``n_true``, ``n_pred``.
+        ``aji``, ``pq``, ``dq``, ``sq``, ``f1_50`` … ``f1_90``, ``dice``, ``jaccard``, ``sensitivity``,
+        ``specificity``, ``n_true``, ``n_pred``.
     """
     table = Overlaps.of(true, pred)
     quality = _pq(table, 0.5)
