@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from napari_histoseg import _testing as make
+from napari_histoseg import _testing_vendors as vendors
 from napari_histoseg.slide import Box, Slide, open_slide
 
 IMAGE = make.he_image(700, 500)
@@ -132,6 +133,32 @@ def test_lossless_formats_give_back_every_pixel(what: str, tmp_path: Path) -> No
 
 
 JPEG = [("RGB", "444"), ("YCBCR", "444"), ("YCBCR", "422"), ("YCBCR", "420")]
+
+
+VENDORS = {
+    # vendor: (write, file, largest difference)
+    "mirax": (vendors.write_mirax, "a.mrxs", 0),
+    "leica": (vendors.write_leica, "a.scn", 0),
+    "ventana": (vendors.write_ventana, "a.bif", 0),
+    "hamamatsu": (vendors.write_hamamatsu, "a.vms", 60),
+}
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_vendor_formats_open(vendor: str, tmp_path: Path) -> None:
+    write, name, atol = VENDORS[vendor]
+    image = make.he_image(1024, 768)
+    with open_slide(write(tmp_path / name, image)) as slide:
+        assert (slide.vendor, slide.format, slide.objective) == (vendor, vendor, 40)
+        assert (slide.mpp, slide.mpp_source) == (pytest.approx(0.25), "file")
+        assert slide.width == 1024
+        assert slide.levels[1].width == 512
+        pixels = slide.read(0, Box(0, 0, 1024, 768))
+        np.testing.assert_allclose(pixels.astype(int), image.astype(int), atol=atol)
+        assert np.abs(slide.read(1, Box(0, 0, 512, 384)).astype(int) - make.halved(image)).mean() < 10
+        np.testing.assert_array_equal(
+            slide.read(1, Box(51, 33, 99, 70)), slide.read(1, Box(0, 0, 512, 384))[33:103, 51:150]
+        )
 
 
 def _openslide_level(path: Path, level: int) -> NDArray[np.uint8]:

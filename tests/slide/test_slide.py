@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -92,6 +94,19 @@ def test_many_threads_read_the_same_pixels(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         for one, other in zip(alone, pool.map(lambda box: slide.read(0, box), boxes), strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_pixels_that_were_read_belong_to_the_reader() -> None:
+    picture = IMAGE.copy()
+    open_slide(picture).read(0, Box(0, 0, 900, 700))[:] = 0
+    np.testing.assert_array_equal(picture, IMAGE)
+
+
+def test_importing_the_package_is_cheap() -> None:
+    heavy = "dask, openslide, tifffile, imagecodecs, zarr, scipy, torch, qtpy"
+    code = f"import napari_histoseg.slide, sys; print([m for m in '{heavy}'.split(', ') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
 
 
 # -- pixel size -------------------------------------------------------------------------------------------------------

@@ -91,7 +91,9 @@ class ArraySource(Source):
             raw = self._raw(level, box)
         except Exception as error:  # any library may stand behind the array
             raise tile_error(self.path or self.name, level, box, error) from error
-        return self.scaling.rgb(raw)
+        pixels = self.scaling.rgb(raw)
+        # What is read belongs to the reader, never to the array's owner.
+        return pixels.copy() if np.may_share_memory(pixels, raw) else pixels
 
     def identity(self) -> bytes:
         if self.path is not None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 FORMATS = {"aperio": "svs", "generic-tiff": "tiff"}
 DEFAULT_TILE = 512
+#: Blocks on the fixed grid are whole tiles of at least this side.
+BLOCK = 256
 
 
 class OpenSlideSource(Source):
@@ -69,7 +71,7 @@ class OpenSlideSource(Source):
         if self._handle.level_downsamples[level].is_integer():
             return self._region(level, box)
         out = np.empty((*box.shape, 3), np.uint8)
-        for block in _blocks(box, *self.tiles[level]):
+        for block in _blocks(box, *(side * -(-BLOCK // side) for side in self.tiles[level])):
             part = block.intersect(box)
             pixels = self._region(level, block.intersect(self.levels[level].bounds))
             out[part.relative_to(box).slices] = pixels[part.relative_to(block).slices]

@@ -29,4 +29,4 @@ def _transform(profile: bytes) -> ImageCms.ImageCmsTransform:
 def to_srgb(pixels: NDArray[np.uint8], profile: bytes) -> NDArray[np.uint8]:
     """Convert ``(h, w, 3)`` from the profile's colours to sRGB (perceptual intent)."""
     image = ImageCms.applyTransform(Image.fromarray(np.ascontiguousarray(pixels)), _transform(profile))
-    return np.asarray(image)
+    return np.array(image)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
 
 from napari_histoseg.slide.geometry import Box
 
@@ -122,6 +121,8 @@ def find_tissue(image: NDArray[np.uint8], mpp: float | None = None) -> NDArray[n
     -------
     ndarray (h, w), bool
     """
+    from scipy import ndimage
+
     density = optical_density(image)
     mean, spread = density.mean(-1), np.ptp(density, axis=-1)
     tissue = (mean > TISSUE_DENSITY) & (spread > TISSUE_SPREAD)
@@ -137,6 +138,8 @@ def optical_density(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
     The glass is the 99th percentile of each channel, but at least 225: an overview that is all tissue has no glass.
     """
+    from scipy import ndimage
+
     smooth = ndimage.uniform_filter(image.astype(np.float32), (3, 3, 0))
     glass = np.clip(np.percentile(smooth, 99, axis=(0, 1)), 225, 255)
     return np.asarray(-np.log10(np.clip(smooth, 1, None) / glass), dtype=np.float32)
@@ -149,6 +152,8 @@ def find_ink(density: NDArray[np.float32]) -> NDArray[np.bool_]:
     as much as green and hardly any red; black ink absorbs everything alike. Where a color is that of strong ink, the
     paler ink that is connected with it goes too.
     """
+    from scipy import ndimage
+
     red, green, blue = (density[..., i] for i in range(3))
     grey = np.ptp(density, axis=-1) / (density.max(-1) + 1e-6)
     colors = [  # of strong and of pale ink
@@ -169,6 +174,8 @@ def find_ink(density: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 def _without_small(mask: NDArray[np.bool_], area_px: float) -> NDArray[np.bool_]:
     """The mask without its connected pieces below an area."""
+    from scipy import ndimage
+
     labels, count = ndimage.label(mask)
     if not count:
         return mask
