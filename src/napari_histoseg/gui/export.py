@@ -13,6 +13,7 @@ from napari_histoseg.gui.folders import safe_name
 
 if TYPE_CHECKING:
     from napari_histoseg.results import Result
+    from napari_histoseg.slide import Slide
 
 FILTERS = {
     "GeoJSON for QuPath (*.geojson)": ".geojson",
@@ -25,12 +26,14 @@ FILTERS = {
 }
 
 
-def export_result(parent: QWidget, result: Result, say: Callable[[str], None], problem: Callable[[str], None]) -> None:
-    """Ask for a file and write the result into it; the extension decides the format."""
+def export_result(
+    parent: QWidget, result: Result, slide: Slide | None, say: Callable[[str], None], problem: Callable[[str], None]
+) -> None:
+    """Ask for a file and write the result into it; the extension decides the format. The dialog asks before replacing."""
     start = f"{safe_name(result.record.slide.name)}-{result.record.method}.geojson"
     name, chosen = QFileDialog.getSaveFileName(parent, "Export", start, ";;".join(FILTERS))
     if name:
-        export_to(with_extension(name, chosen), result, say, problem, parent)
+        export_to(with_extension(name, chosen), result, slide, say, problem, parent)
 
 
 def with_extension(name: str, chosen: str) -> Path:
@@ -40,10 +43,19 @@ def with_extension(name: str, chosen: str) -> Path:
 
 
 def export_to(
-    out: Path, result: Result, say: Callable[[str], None], problem: Callable[[str], None], parent: QWidget
+    out: Path,
+    result: Result,
+    slide: Slide | None,
+    say: Callable[[str], None],
+    problem: Callable[[str], None],
+    parent: QWidget,
 ) -> None:
-    """Write the result into ``out`` on a thread and say so."""
+    """Write the result into ``out`` on a thread and say so; ``slide`` is drawn under an overlay picture."""
     from napari_histoseg.results import export
 
     say(f"Writing {out}…")
-    in_background(f"Exporting to {out.name}", lambda: export(result, out), lambda _: say(f"Written: {out}"), problem, parent)
+
+    def write() -> Path:
+        return export(result, out, overwrite=True, slide=slide)
+
+    in_background(f"Exporting to {out.name}", write, lambda path: say(f"Written: {path}"), problem, parent)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QLineEdit, QPushButton, QWidget
 
 from napari_histoseg.errors import HistosegError
+from napari_histoseg.results.files import TemporaryFolder
 from napari_histoseg.slide.cache import cache_root
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class FolderPicker(QWidget):
         layout.addWidget(self.line, 1)
         layout.addWidget(browse)
         self.line.textChanged.connect(lambda _: self.changed.emit())
-        self._previews: tempfile.TemporaryDirectory[str] | None = None
+        self._previews: TemporaryFolder | None = None
 
     @staticmethod
     def default() -> Path:
@@ -70,8 +70,8 @@ class FolderPicker(QWidget):
     def preview(self, slide: str, method: str) -> Path:
         """A folder for a preview; it goes when the window does."""
         if self._previews is None:
-            self._previews = tempfile.TemporaryDirectory(prefix="histoseg-preview-", ignore_cleanup_errors=True)
-        return fresh_folder(Path(self._previews.name), slide, method)
+            self._previews = TemporaryFolder()
+        return fresh_folder(self._previews.path, slide, method)
 
     def unfinished(self, fingerprint: str, method: str) -> Path | None:
         """The newest result in the chosen folder (or the folder itself) that is not finished, of this slide and method."""

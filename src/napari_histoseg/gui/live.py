@@ -45,18 +45,21 @@ class CoarseLevel(np.ndarray[Any, Any]):
     """
 
     source: Any = None
+    step: int = 1
 
     def update(self) -> None:
         """Copy what is stored now."""
         if self.source is not None:
-            self[...] = self.source[...]
+            self[...] = self.source[...][:: self.step, :: self.step]
 
 
 def live_levels(arrays: Sequence[Any]) -> list[Any]:
-    """Layer data of a growing pyramid, finest first."""
-    coarse = np.asarray(arrays[-1][...]).view(CoarseLevel)
-    coarse.source = arrays[-1]
-    return [*(LiveLevel(array) for array in arrays[:-1]), coarse]
+    """Layer data of a growing pyramid, finest first; always two levels or more, as multiscale layers need."""
+    finer, last = list(arrays[:-1]), arrays[-1]
+    step = 1 if finer else 2
+    coarse = np.array(last[...][::step, ::step]).view(CoarseLevel)
+    coarse.source, coarse.step = last, step
+    return [*(LiveLevel(array) for array in finer or [last]), coarse]
 
 
 def show_changes(layer: Layer, thumbnail: bool = False) -> None:

@@ -20,6 +20,7 @@ from napari_histoseg.gui.live_run import LiveRun, Request
 from napari_histoseg.gui.modelpicker import ModelPicker
 from napari_histoseg.gui.models import nuclei_models
 from napari_histoseg.gui.progress import ProgressPanel
+from napari_histoseg.gui.slides import open_slide_by
 from napari_histoseg.gui.warm import warm_up
 from napari_histoseg.gui.where import WherePicker, view_box
 from napari_histoseg.methods.nuclei.config import NucleiSettings
@@ -269,8 +270,10 @@ class NucleiDock(QScrollArea):
 
     def export(self) -> None:
         """Choose a file and write the chosen result into it."""
-        if self.edit.result is not None:
-            export_result(self, self.edit.result, self.progress.say, self._problem)
+        result = self.edit.result
+        if result is not None:
+            slide = open_slide_by(result.record.slide.fingerprint, self.viewer.layers)
+            export_result(self, result, slide, self.progress.say, self._problem)
 
 
 def _button(text: str, tip: str, action: Callable[[], None]) -> QPushButton:

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 from napari_histoseg.gui.export import export_result
 from napari_histoseg.gui.highlight import center_of, fly_to, highlight
 from napari_histoseg.gui.shown import result_layers_of, result_of
+from napari_histoseg.gui.slides import open_slide_by
 from napari_histoseg.gui.tablemodel import TableModel
 
 
@@ -155,7 +156,8 @@ class ObjectsDock(QWidget):
     def _export(self) -> None:
         result = result_of(self.layer)
         if result is not None:
-            export_result(self, result, self._say, self._say)
+            slide = open_slide_by(result.record.slide.fingerprint, self.viewer.layers)
+            export_result(self, result, slide, self._say, self._say)
 
     def _say(self, sentence: str) -> None:
         self.message.setText(sentence)

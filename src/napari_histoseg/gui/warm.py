@@ -47,7 +47,7 @@ def _compile_elsewhere() -> None:
     marker = cache_root() / f"kernels-{_state()}"
     if marker.exists():
         return
-    code = "from napari_histoseg.gui.warm import compile_kernels; compile_kernels()"
+    code = "from napari_histoseg.methods.nuclei.warm import warm_up; warm_up()"
     try:
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
         marker.parent.mkdir(parents=True, exist_ok=True)
@@ -70,19 +70,3 @@ def _state() -> str:
         digest.update(f"{file} {file.stat().st_mtime_ns}".encode())
     return digest.hexdigest()[:16]
 
-
-def compile_kernels() -> None:
-    """Run decoding and measuring once on a made-up nucleus; numba keeps what it compiled."""
-    import numpy as np
-
-    from napari_histoseg.methods.nuclei.decode import decode_boundary, decode_votes
-    from napari_histoseg.methods.nuclei.measure import object_table
-
-    rows, columns = np.mgrid[:96, :96].astype(np.float32)
-    inside = np.hypot(rows - 48, columns - 48) < 12
-    nucleus = np.where(inside, 0.9, 0.05).astype(np.float32)
-    decoded = decode_votes(nucleus, np.stack([48 - rows, 48 - columns]))
-    boundary = np.stack([1 - nucleus, nucleus, np.zeros_like(nucleus)])
-    decode_boundary(boundary)
-    image = np.full((96, 96, 3), 200, np.uint8)
-    object_table(decoded.labels, image, mpp=0.25, probability=decoded.probability)

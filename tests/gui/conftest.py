@@ -1,0 +1,107 @@
+"""A real window over a synthetic slide, with the real engine and the model that needs no weights."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import napari
+import numpy as np
+import pytest
+
+from napari_histoseg._testing import he_tissue
+from napari_histoseg.gui import jobs, nuclei
+from napari_histoseg.gui.nuclei import NucleiDock
+from napari_histoseg.gui.shown import show_layers
+from napari_histoseg.slide import Slide, open_slide
+
+MPP = 0.5
+WIDTH, HEIGHT = 640, 512
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test has its own cache folder, imports nothing ahead, and leaves no job behind."""
+    monkeypatch.setenv("HISTOSEG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(nuclei, "warm_up", lambda: None)
+    yield
+    assert jobs.stop_all(60)
+    jobs.RUNNING.clear()
+
+
+@pytest.fixture(scope="session")
+def scene() -> tuple[np.ndarray, np.ndarray]:
+    """A synthetic H&E image and the labels of its nuclei."""
+    return he_tissue(WIDTH, HEIGHT, seed=3, mpp=MPP)
+
+
+@pytest.fixture
+def slide(scene: tuple[np.ndarray, np.ndarray]) -> Slide:
+    """The scene as a slide with a pixel size."""
+    return open_slide(scene[0], mpp=MPP)
+
+
+@pytest.fixture
+def viewer(make_napari_viewer: Callable[..., napari.Viewer], slide: Slide) -> napari.Viewer:
+    """A shown viewer with the slide."""
+    from napari_histoseg.gui.layers import slide_layer
+
+    made = make_napari_viewer(show=True)
+    show_layers(made, [slide_layer(slide)])
+    return made
+
+
+class GatedEngine:
+    """The real engine, one tile for each permit; None is no limit. Keeps what it was called with."""
+
+    def __init__(self) -> None:
+        self.permits = threading.Semaphore(10**6)
+        self.calls: list[dict[str, Any]] = []
+        self.closed = threading.Event()
+
+    def hold(self, tiles: int) -> None:
+        """Let so many events through and then wait."""
+        self.permits = threading.Semaphore(tiles)
+
+    def __call__(self, *args: Any, **keywords: Any) -> Iterator[Any]:
+        from napari_histoseg.predict.run import iter_run
+
+        self.calls.append({"slide": args[1], **keywords})
+        try:
+            with closing(iter_run(*args, **keywords)) as events:  # type: ignore[type-var]
+                for event in events:
+                    assert self.permits.acquire(timeout=60)
+                    yield event
+        finally:
+            self.closed.set()
+
+
+@pytest.fixture
+def dock(viewer: napari.Viewer) -> NucleiDock:
+    """The dock in the window, set to blob detection in small tiles."""
+    made = NucleiDock(viewer)
+    viewer.window.add_dock_widget(made, name="Nuclei")
+    choose_blobs(made)
+    made.engine = GatedEngine()
+    return made
+
+
+def choose_blobs(dock: NucleiDock) -> None:
+    """Choose the model without a network."""
+    names = [choice.model for choice in dock.models._choices]
+    dock.models.combo.setCurrentIndex(names.index("log"))
+    dock.models.combo.activated.emit(names.index("log"))
+    dock.form.set_values(tile_px=128, device="cpu")
+
+
+@pytest.fixture
+def finished(dock: NucleiDock, qtbot: Any) -> NucleiDock:
+    """The dock after a run on the whole slide."""
+    dock.where.buttons["Whole slide"].setChecked(True)
+    dock.run_button.click()
+    qtbot.waitUntil(lambda: dock.current is None, timeout=60_000)
+    assert dock.edit.result is not None, dock.progress.message.text()
+    return dock
