@@ -67,9 +67,7 @@ def make_scene(size: int, nuclei: int, seed: int = 0) -> Scene:
     rim = (cv2.dilate(labels.astype(np.float32), np.ones((3, 3))) != labels) & foreground
     noise = rng.normal(0, 0.05, labels.shape).astype(np.float32)
     nucleus = np.clip(cv2.GaussianBlur(foreground.astype(np.float32), (0, 0), 1.0) + noise, 0, 1)
-    offset += cv2.GaussianBlur(rng.normal(0, 6, (size, size, 2)).astype(np.float32), (0, 0), 1.2).transpose(
-        2, 0, 1
-    )
+    offset += cv2.GaussianBlur(rng.normal(0, 6, (size, size, 2)).astype(np.float32), (0, 0), 1.2).transpose(2, 0, 1)
     classes = np.stack([~foreground, foreground & ~rim, rim]).astype(np.float32)
     classes = 0.1 + np.stack([cv2.GaussianBlur(c, (0, 0), 0.7) for c in classes])
     classes /= classes.sum(0)
@@ -123,17 +121,13 @@ def stages(scene: Scene) -> dict[str, Callable[[], object]]:
     return {
         "votes → labels": lambda: decode_votes(scene.nucleus, scene.offset),
         "classes → labels": lambda: decode_boundary(scene.classes),
-        "labels → table and outlines": lambda: object_table(
-            labels, scene.image, mpp=MPP, probability=probability
-        ),
+        "labels → table and outlines": lambda: object_table(labels, scene.image, mpp=MPP, probability=probability),
         "labels → outlines": lambda: outlines(labels),
         "outlines → WKB": lambda: to_wkb(points, offsets),
     }
 
 
-def interleaved(
-    candidates: dict[str, Callable[[], object]], rounds: int
-) -> dict[str, npt.NDArray[np.float64]]:
+def interleaved(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[str, npt.NDArray[np.float64]]:
     """Processor milliseconds ``(rounds,)`` of each candidate; one call of each goes first, unmeasured."""
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for number in range(rounds + 1):
@@ -150,9 +144,7 @@ def report(times: dict[str, npt.NDArray[np.float64]], extra: dict[str, str]) -> 
     lines = ["| | median ms | quartiles | best | |", "|---|---|---|---|---|"]
     for name, values in times.items():
         low, middle, high = np.percentile(values, [25, 50, 75])
-        lines.append(
-            f"| {name} | {middle:.1f} | {low:.1f}–{high:.1f} | {values.min():.1f} | {extra.get(name, '')} |"
-        )
+        lines.append(f"| {name} | {middle:.1f} | {low:.1f}–{high:.1f} | {values.min():.1f} | {extra.get(name, '')} |")
     return "\n".join(lines)
 
 
@@ -169,9 +161,7 @@ def main(arguments: list[str] | None = None) -> str:
         scene = make_scene(options.size, options.nuclei)
         calls = {"scikit-image and SciPy": scikit_image, "offset votes": votes, "boundary classes": boundary}
         found = {name: f"{call(scene)} objects" for name, call in calls.items()}
-        chains = interleaved(
-            {name: (lambda call=call: call(scene)) for name, call in calls.items()}, options.rounds
-        )
+        chains = interleaved({name: (lambda call=call: call(scene)) for name, call in calls.items()}, options.rounds)
         parts = interleaved(stages(scene), options.rounds)
     finally:
         cv2.setNumThreads(before)

@@ -46,15 +46,11 @@ def by_boundary(labels, **options):
 
 
 both = pytest.mark.parametrize("decoder", [by_votes, by_boundary])
-label_images = hnp.arrays(
-    np.int32, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12), elements=st.integers(0, 3)
-)
+label_images = hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12), elements=st.integers(0, 3))
 
 
 @both
-@pytest.mark.parametrize(
-    "centers", [[(20, 20)], [(20, 20), (20, 44)], [(20, 20), (20, 37)], [(15, 18), (31, 20), (22, 36)]]
-)
+@pytest.mark.parametrize("centers", [[(20, 20)], [(20, 20), (20, 44)], [(20, 20), (20, 37)], [(15, 18), (31, 20), (22, 36)]])
 def test_discs_come_back(decoder, centers):
     truth = discs((60, 60), centers, 9)
     found = decoder(truth)
@@ -161,9 +157,7 @@ def test_a_crop_decodes_noisy_maps_as_the_whole_does():
     rng = np.random.default_rng(3)
     truth = discs((200, 200), rng.integers(10, 190, (60, 2)), 8)
     nucleus, offset = perfect_maps(truth)
-    nucleus = np.clip(ndimage.gaussian_filter(nucleus, 1) + rng.normal(0, 0.1, nucleus.shape), 0, 1).astype(
-        np.float32
-    )
+    nucleus = np.clip(ndimage.gaussian_filter(nucleus, 1) + rng.normal(0, 0.1, nucleus.shape), 0, 1).astype(np.float32)
     offset += rng.normal(0, 2, offset.shape).astype(np.float32)
     whole = decode.decode_votes(nucleus, offset).labels
     part = decode.decode_votes(nucleus[37:, 41:], offset[:, 37:, 41:]).labels

@@ -67,9 +67,7 @@ def test_glass_takes_no_part_in_the_fit():
     assert fit_log([image, glass], mpp=0.25) == fit_log([image], mpp=0.25)
 
 
-@pytest.mark.parametrize(
-    "samples", [[], [np.full((20, 20, 3), 250, np.uint8)], [np.zeros((0, 0, 3), np.uint8)]]
-)
+@pytest.mark.parametrize("samples", [[], [np.full((20, 20, 3), 250, np.uint8)], [np.zeros((0, 0, 3), np.uint8)]])
 def test_samples_without_tissue_are_refused(samples):
     with pytest.raises(RegionError, match="no tissue"):
         fit_log(samples, mpp=0.25)

@@ -85,9 +85,7 @@ def test_solidity_counts_the_pixels_of_the_convex_hull(scene):
     ]
     found = measure(labels, image, mpp=1)
     found = found[found["area_um2"] > 2]
-    assert (found["area_um2"] / found["solidity"]).to_numpy() == pytest.approx(
-        np.array(hulls), rel=0.01, abs=1.01
-    )
+    assert (found["area_um2"] / found["solidity"]).to_numpy() == pytest.approx(np.array(hulls), rel=0.01, abs=1.01)
 
 
 @pytest.mark.parametrize("radius", [1, 3, 7.5, 12])
@@ -115,9 +113,7 @@ def test_stains_match_color_deconvolution(scene, stain, channel):
     density = 6 * color.rgb2hed(image)[..., channel]
     found, ids = measure(labels, image, mpp=0.5), np.arange(1, labels.max() + 1)
     assert found[f"{stain}_od_mean"].to_numpy() == pytest.approx(ndimage.mean(density, labels, ids), abs=1e-6)
-    assert found[f"{stain}_od_sd"].to_numpy() == pytest.approx(
-        ndimage.standard_deviation(density, labels, ids), abs=1e-6
-    )
+    assert found[f"{stain}_od_sd"].to_numpy() == pytest.approx(ndimage.standard_deviation(density, labels, ids), abs=1e-6)
 
 
 def test_black_counts_as_one_and_white_is_clear():

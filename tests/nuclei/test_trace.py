@@ -12,9 +12,7 @@ from hypothesis.extra import numpy as hnp
 from napari_histoseg.methods.nuclei import decode
 from napari_histoseg.methods.nuclei.trace import outlines, to_wkb
 
-label_images = hnp.arrays(
-    np.int32, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=14), elements=st.integers(0, 2)
-)
+label_images = hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=14), elements=st.integers(0, 2))
 
 
 def polygons(labels, **options):
@@ -110,5 +108,5 @@ def test_scale_and_origin_give_the_frame_of_the_slide():
 def test_translation_moves_the_points(labels, dy, dx):
     points, offsets = outlines(labels)
     moved, moved_offsets = outlines(np.pad(labels, ((dy, 2), (dx, 1))))
-    assert np.array_equal(moved, points + [dx, dy])
+    assert np.array_equal(moved, points + np.array([dx, dy]))
     assert np.array_equal(moved_offsets, offsets)

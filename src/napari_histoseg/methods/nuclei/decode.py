@@ -123,9 +123,7 @@ def decode_votes(
     offset = np.ascontiguousarray(offset, np.float32)
     foreground = nucleus > np.float32(threshold)
     taps = _integer_gaussian(smooth_sigma_px)
-    votes = _smooth_votes(
-        _count_votes(nucleus, offset, foreground), taps, (2**31 - 1) // int(taps.sum()) ** 2
-    )
+    votes = _smooth_votes(_count_votes(nucleus, offset, foreground), taps, (2**31 - 1) // int(taps.sum()) ** 2)
     peaks = find_peaks(votes, peak_radius_px, int(min_votes * _VOTE * _CENTER**2))
     ids = merge_peaks(votes, peaks, float(merge_radius_px), float(merge_saddle))
     owner = nearest_peak(peaks, ids, nucleus.shape[0], nucleus.shape[1], float(reach_px))
@@ -180,10 +178,7 @@ def decode_boundary(
         The map has not three channels.
     """
     if probabilities.ndim != 3 or len(probabilities) != 3:
-        raise ValueError(
-            f"probabilities have shape {probabilities.shape}; they must be (3, h, w): "
-            "background, nucleus, boundary."
-        )
+        raise ValueError(f"probabilities have shape {probabilities.shape}; they must be (3, h, w): background, nucleus, boundary.")
     _, nucleus, boundary = np.ascontiguousarray(probabilities, np.float32)
     either = nucleus + boundary
     foreground = either > np.float32(threshold)
@@ -205,7 +200,7 @@ def distance(mask: Mask, smooth_sigma_px: float = 0.0) -> Int32:
     if mask.size == 0:
         return np.zeros(mask.shape, np.int32)
     exact = cv2.distanceTransform(np.ascontiguousarray(mask).view(np.uint8), cv2.DIST_L2, 5)
-    quantized: npt.NDArray[np.uint16] = np.minimum(exact * _DISTANCE_UNIT, 65535).astype(np.uint16)
+    quantized: npt.NDArray[np.uint16] = (np.minimum(exact, 65535 / _DISTANCE_UNIT) * _DISTANCE_UNIT).astype(np.uint16)
     if smooth_sigma_px > 0:
         quantized = cv2.GaussianBlur(quantized, (0, 0), smooth_sigma_px).astype(np.uint16, copy=False)
     return quantized.astype(np.int32)
@@ -287,9 +282,7 @@ def mean_probability(labels: Int32, probability: Float32, count: int | None = No
     _, starts, values = kernels.encode_runs(np.ascontiguousarray(labels, np.int32))
     if count is None:
         count = int(values.max(initial=0))
-    return kernels.mean_in_runs(
-        starts, values, np.ascontiguousarray(probability, np.float32).reshape(-1), count
-    )
+    return kernels.mean_in_runs(starts, values, np.ascontiguousarray(probability, np.float32).reshape(-1), count)
 
 
 def _painted(labels: Int32, starts: Int32, values: Int32) -> Int32:
@@ -313,7 +306,7 @@ def _end(start: int, move: float, size: int) -> int:
     """Where a vector ends on one axis, rounded without regard to where it starts; -1 outside."""
     if not abs(move) < _FARTHEST_PX:
         return -1
-    end = start + int(math.floor(move + 0.5))
+    end = start + math.floor(move + 0.5)
     return end if 0 <= end < size else -1
 
 

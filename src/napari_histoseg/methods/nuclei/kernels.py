@@ -145,9 +145,7 @@ def _touch(owners: Int32, component: int, value: int) -> None:
 
 
 @kernel
-def fill_enclosed(
-    rows: Int64, starts: Int32, values: Int32, components: Int32, count: int, width: int
-) -> None:
+def fill_enclosed(rows: Int64, starts: Int32, values: Int32, components: Int32, count: int, width: int) -> None:
     """Give each background component off the border that touches one label to that label, in place."""
     owners = np.zeros(count, np.int32)
     height = rows.size - 1

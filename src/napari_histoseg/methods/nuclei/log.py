@@ -70,10 +70,7 @@ def fit_log(samples: Iterable[UInt8], mpp: float) -> LogModel:
         values = _hematoxylin(image, mpp)[_tissue(image)]
         histogram += np.bincount(values.ravel(), minlength=65536)
     if np.count_nonzero(histogram) < 2:
-        raise RegionError(
-            "The samples hold no tissue: every pixel is glass or of one color. "
-            "Pass patches from within the tissue mask."
-        )
+        raise RegionError("The samples hold no tissue: every pixel is glass or of one color. Pass patches from within the tissue mask.")
     return LogModel(threshold_od=_otsu(histogram) / _UNIT)
 
 
@@ -130,8 +127,7 @@ def segment_log(
     """
     if not 0 < min_radius_um <= max_radius_um:
         raise ValueError(
-            f"min_radius_um is {min_radius_um} and max_radius_um is {max_radius_um}; "
-            "they must be positive, the first at most the second."
+            f"min_radius_um is {min_radius_um} and max_radius_um is {max_radius_um}; they must be positive, the first at most the second."
         )
     if image.size == 0:
         nothing = np.zeros(image.shape[:2], np.float32)

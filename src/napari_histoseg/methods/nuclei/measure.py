@@ -38,10 +38,11 @@ MEASUREMENTS = (
 """Columns of :func:`measure` after ``id``."""
 
 _DIAGONAL = math.pi / (4 * math.sqrt(2))
+_AXIAL = math.pi / 4
 _CROFTON: Float64 = np.array(
-    [0, math.pi / 4 + _DIAGONAL, _DIAGONAL, 2 * _DIAGONAL, 0, math.pi / 4 + _DIAGONAL, 0, _DIAGONAL]
-    + [math.pi / 4, math.pi / 2, _DIAGONAL, _DIAGONAL, math.pi / 4, math.pi / 2, 0, 0]
-)
+    [0, _AXIAL + _DIAGONAL, _DIAGONAL, 2 * _DIAGONAL, 0, _AXIAL + _DIAGONAL, 0, _DIAGONAL, _AXIAL, 2 * _AXIAL, _DIAGONAL, _DIAGONAL,
+     _AXIAL, 2 * _AXIAL, 0, 0]
+)  # fmt: skip
 """Length of outline for each 2 × 2 pattern: 1 lower right, 2 upper right, 4 lower left, 8 upper left.
 
 Crofton's formula in four directions (Rivollier 2010, as in scikit-image).
@@ -108,9 +109,7 @@ def measure(
     count = int(values.max(initial=0))
     area, first, sums, box = _shape_sums(starts, values, labels.shape[1], count)
     present = np.flatnonzero(area)
-    stains = _stain_sums(starts, values, np.ascontiguousarray(image).reshape(-1, 3), stain_table(), count)[
-        present
-    ]
+    stains = _stain_sums(starts, values, np.ascontiguousarray(image).reshape(-1, 3), stain_table(), count)[present]
     hull = _hull_pixels(starts, values, labels.shape[1], first, box)[present]
     perimeter = _perimeters(labels, _CROFTON, count)[present]
     pixels, first, raw = area[present].astype(np.float64), first[present], sums[present].astype(np.float64)
@@ -161,9 +160,7 @@ def object_table(
     """
     origin_um = (origin_px[0] * mpp, origin_px[1] * mpp)
     table = measure(labels, image, mpp=mpp, origin_um=origin_um, probability=probability)
-    table["outline"] = to_wkb(
-        *outlines(labels, table["id"].to_numpy()), scale=downsample, origin_xy=origin_px
-    )
+    table["outline"] = to_wkb(*outlines(labels, table["id"].to_numpy()), scale=downsample, origin_xy=origin_px)
     return table
 
 
@@ -202,9 +199,7 @@ def _check(labels: Int32, image: UInt8, mpp: float) -> None:
         raise ValueError("Cannot measure objects: " + "; ".join(problems) + ".")
 
 
-def _per_object(
-    probability: npt.ArrayLike | None, starts: Int32, values: Int32, shape: tuple[int, ...], count: int
-) -> Float32:
+def _per_object(probability: npt.ArrayLike | None, starts: Int32, values: Int32, shape: tuple[int, ...], count: int) -> Float32:
     """Probability of the ids 1 to ``count``."""
     if probability is None:
         return np.full(count, np.nan, np.float32)
@@ -212,10 +207,7 @@ def _per_object(
     if given.shape == shape:
         return mean_in_runs(starts, values, given.reshape(-1), count)
     if given.ndim != 1 or len(given) < count:
-        raise ValueError(
-            f"probability has shape {given.shape}; "
-            f"pass one value for each of the ids 1 to {count}, or a map of {shape}."
-        )
+        raise ValueError(f"probability has shape {given.shape}; pass one value for each of the ids 1 to {count}, or a map of {shape}.")
     return given
 
 

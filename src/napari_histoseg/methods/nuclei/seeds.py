@@ -63,8 +63,8 @@ def _lowest_between(height_map: Int32, y0: int, x0: int, y1: int, x1: int) -> in
     steps = max(abs(y1 - y0), abs(x1 - x0))
     lowest = height_map[y0, x0]
     for step in range(1, steps):
-        y = y0 + int(math.floor((y1 - y0) * step / steps + 0.5))
-        x = x0 + int(math.floor((x1 - x0) * step / steps + 0.5))
+        y = y0 + math.floor((y1 - y0) * step / steps + 0.5)
+        x = x0 + math.floor((x1 - x0) * step / steps + 0.5)
         lowest = min(lowest, height_map[y, x])
     return int(lowest)
 
@@ -114,7 +114,7 @@ def merge_peaks(height_map: Int32, peaks: Int32, radius: float, saddle: float) -
 @kernel
 def nearest_peak(peaks: Int32, ids: Int32, height: int, width: int, radius: float) -> Int32:
     """Id of the nearest peak of every pixel, 0 beyond ``radius``; of equally near peaks the first wins."""
-    reach = int(math.floor(radius))
+    reach = math.floor(radius)
     owner = np.zeros((height, width), np.int32)
     distance = np.full((height, width), 2**31 - 1, np.int32)
     for peak in range(len(peaks)):
@@ -129,9 +129,7 @@ def nearest_peak(peaks: Int32, ids: Int32, height: int, width: int, radius: floa
 
 
 @kernel
-def _sole_markers(
-    rows: Int64, starts: Int32, inside: Int32, components: Int32, count: int, markers: Int32
-) -> Int32:
+def _sole_markers(rows: Int64, starts: Int32, inside: Int32, components: Int32, count: int, markers: Int32) -> Int32:
     """Marker id of each component, 0 for none, -1 for several."""
     soles = np.zeros(count, np.int32)
     for run in range(inside.size):
@@ -240,8 +238,6 @@ def watershed(priority: Float32, markers: Int32, mask: Mask, *, step: float = 0.
     paint_runs(starts, of_run, flat)
     if (of_run < 0).any():
         np.copyto(flat, flat_markers, where=flat < 0)
-        levels = _quantize(
-            np.ascontiguousarray(priority, np.float32), np.ascontiguousarray(mask, np.bool_), 1.0 / step
-        )
+        levels = _quantize(np.ascontiguousarray(priority, np.float32), np.ascontiguousarray(mask, np.bool_), 1.0 / step)
         _flood(levels, flat, starts, of_run < 0, np.ascontiguousarray(mask, np.bool_).ravel())
     return labels

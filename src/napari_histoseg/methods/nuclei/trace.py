@@ -40,9 +40,7 @@ def outlines(labels: Int32, ids: npt.ArrayLike | None = None) -> tuple[Int32, In
     return _trace(labels, starts)
 
 
-def to_wkb(
-    points: Int32, offsets: Int64, scale: float = 1.0, origin_xy: tuple[float, float] = (0.0, 0.0)
-) -> npt.NDArray[np.object_]:
+def to_wkb(points: Int32, offsets: Int64, scale: float = 1.0, origin_xy: tuple[float, float] = (0.0, 0.0)) -> npt.NDArray[np.object_]:
     """Outlines as WKB polygons in another frame: ``(origin_xy + point) * scale``.
 
     Parameters
