@@ -2,8 +2,8 @@
 
     python benchmarks/bench_read.py [--size 20000] [--tiles 200] [--rounds 7] [--box 256]
 
-The slide is generated (seeded), so the numbers need no data. Prints a markdown table; processor time, because other jobs
-may run on the machine.
+The slide is generated (seeded), so the numbers need no data. Prints a markdown table; processor time, because
+other jobs may run on the machine.
 """
 
 from __future__ import annotations

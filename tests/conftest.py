@@ -11,7 +11,7 @@ _HOME = tempfile.mkdtemp(prefix="histoseg-tests-")
 os.environ["NAPARI_CONFIG"] = str(Path(_HOME) / "napari.yaml")
 os.environ["HISTOSEG_CACHE"] = str(Path(_HOME) / "cache")
 
-import pytest
+import pytest  # noqa: E402
 
 
 def pytest_sessionfinish() -> None:

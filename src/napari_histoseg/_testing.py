@@ -104,7 +104,7 @@ def halved(image: NDArray[np.uint8], factor: int = 2) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(crop).resize((width, height), Image.Resampling.BOX))
 
 
-# -- TIFF -------------------------------------------------------------------------------------------------------------
+# -- TIFF ------------------------------------------------------------------------------------------
 
 
 def write_svs(
@@ -133,8 +133,8 @@ def write_svs(
     space, subsampling
         How the JPEG tiles store color.
     size : (width, height), optional
-        Repeat the image up to this size, tile by tile: gigapixel slides without gigapixels of memory. Fast when the image's
-        sides are multiples of ``tile`` times the last factor.
+        Repeat the image up to this size, tile by tile: gigapixel slides without gigapixels of memory. Fast
+        when the image's sides are multiples of ``tile`` times the last factor.
     aperio : bool
         Write ``.svs`` descriptions; without them OpenSlide calls the file generic-tiff.
     """
@@ -261,7 +261,7 @@ def write_ome_tiff(
     return Path(path)
 
 
-# -- OME-Zarr ---------------------------------------------------------------------------------------------------------
+# -- OME-Zarr --------------------------------------------------------------------------------------
 
 
 def write_ome_zarr(

@@ -1,4 +1,5 @@
-"""The smallest files that OpenSlide takes for those of MIRAX, Leica, Ventana and Hamamatsu scanners, for tests.
+"""The smallest files that OpenSlide takes for those of MIRAX, Leica, Ventana and Hamamatsu scanners, for
+tests.
 
 Written after the format descriptions on openslide.org.
 """
@@ -75,9 +76,11 @@ def _mirax_ini(across: int, down: int, tile: int, mpp: float) -> str:
         for i in range(2)
     )
     return (
-        f"[GENERAL]\nSLIDE_VERSION = 01.02\nSLIDE_ID = {SLIDE_ID}\nIMAGENUMBER_X = {across}\nIMAGENUMBER_Y = {down}\n"
+        f"[GENERAL]\nSLIDE_VERSION = 01.02\nSLIDE_ID = {SLIDE_ID}\nIMAGENUMBER_X = {across}\nIMAGENUMBER_Y "
+        f"= {down}\n"
         "OBJECTIVE_MAGNIFICATION = 40\nCameraImageDivisionsPerSide = 1\n"
-        "[HIERARCHICAL]\nINDEXFILE = Index.dat\nHIER_COUNT = 1\nNONHIER_COUNT = 0\nHIER_0_NAME = Slide zoom level\n"
+        "[HIERARCHICAL]\nINDEXFILE = Index.dat\nHIER_COUNT = 1\nNONHIER_COUNT = 0\nHIER_0_NAME = Slide "
+        "zoom level\n"
         "HIER_0_COUNT = 2\nHIER_0_VAL_0_SECTION = LEVEL_0\nHIER_0_VAL_1_SECTION = LEVEL_1\n"
         f"[DATAFILE]\nFILE_COUNT = 1\nFILE_0 = Data0000.dat\n{sections}"
     )

@@ -24,7 +24,7 @@ IMAGE = make.he_image(900, 700)
 SLIDE = open_slide([IMAGE, make.halved(IMAGE), make.halved(IMAGE, 4)], mpp=0.25)
 
 
-# -- boxes ------------------------------------------------------------------------------------------------------------
+# -- boxes -----------------------------------------------------------------------------------------
 
 
 def test_outside_the_slide_is_white() -> None:
@@ -109,7 +109,7 @@ def test_importing_the_package_is_cheap() -> None:
     assert out.stdout.strip() == "[]"
 
 
-# -- pixel size -------------------------------------------------------------------------------------------------------
+# -- pixel size ------------------------------------------------------------------------------------
 
 
 def test_the_pixel_size_is_never_guessed() -> None:
@@ -117,7 +117,7 @@ def test_the_pixel_size_is_never_guessed() -> None:
     assert slide.mpp is None
     assert slide.mpp_source is None
     with pytest.raises(
-        PixelSizeError, match="has no pixel size .* Pass --mpp on the command line, mpp= in Python"
+        PixelSizeError, match=r"has no pixel size .* Pass --mpp on the command line, mpp= in Python"
     ):
         slide.read_at(0.5, Box(0, 0, 5, 5))
 
@@ -168,7 +168,7 @@ def test_a_model_out_of_reach_is_refused_unless_forced() -> None:
     assert slide.working_mpp(0.25, force=True) == 0.25
 
 
-# -- record -----------------------------------------------------------------------------------------------------------
+# -- record ----------------------------------------------------------------------------------------
 
 
 def test_a_fingerprint_follows_the_content_and_not_the_place(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_slide_travels_to_other_processes(tmp_path: Path) -> None:
         np.testing.assert_array_equal(other.read(1, Box(9, 9, 50, 40)), slide.read(1, Box(9, 9, 50, 40)))
 
 
-# -- color ------------------------------------------------------------------------------------------------------------
+# -- color -----------------------------------------------------------------------------------------
 
 
 def swapped_profile() -> bytes:

@@ -145,7 +145,7 @@ def test_a_full_disk_is_told_with_a_remedy(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(cache, "_publish", full)
-    with pytest.raises(StorageError, match="No space left on device.*HISTOSEG_CACHE"):
+    with pytest.raises(StorageError, match=r"No space left on device.*HISTOSEG_CACHE"):
         flat(tmp_path).build_cache()
     assert list((cache_dir / "levels").iterdir()) == []
 

@@ -66,7 +66,8 @@ class ArraySource(Source):
         for finer, array in zip(self.arrays, self.arrays[1:], strict=False):
             if len(array.shape) != len(first.shape) or array.dtype != first.dtype:
                 raise SlideError(
-                    f"{what}: the arrays of a pyramid differ in axes or type ({tuple(first.shape)} {first.dtype} and "
+                    f"{what}: the arrays of a pyramid differ in axes or type ({tuple(first.shape)} "
+                    f"{first.dtype} and "
                     f"{tuple(array.shape)} {array.dtype}). All must have the same."
                 )
             w, h = self.layout.size(array.shape)
@@ -105,7 +106,8 @@ def tile_error(what: str, level: int, box: Box, error: BaseException) -> TileErr
     """The error for a part of a slide that cannot be decoded."""
     reason = str(error).strip() or type(error).__name__
     return TileError(
-        f"{what}: level {level}, x {box.x} to {box.right}, y {box.y} to {box.bottom} cannot be read ({reason})."
+        f"{what}: level {level}, x {box.x} to {box.right}, y {box.y} to {box.bottom} cannot be read "
+        f"({reason})."
     )
 
 

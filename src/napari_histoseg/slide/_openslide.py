@@ -25,9 +25,9 @@ BLOCK = 256
 class OpenSlideSource(Source):
     """A file that OpenSlide reads.
 
-    Level pixels are addressed in OpenSlide by level-0 coordinates. Where the downsample is no whole number, a place
-    between two pixels comes back interpolated, and differently for every box; such levels are therefore read in blocks
-    on a fixed grid, so that a pixel has one value.
+    Level pixels are addressed in OpenSlide by level-0 coordinates. Where the downsample is no whole number, a
+    place between two pixels comes back interpolated, and differently for every box; such levels are therefore
+    read in blocks on a fixed grid, so that a pixel has one value.
     """
 
     def __init__(self, path: str) -> None:

@@ -47,9 +47,9 @@ def make_levels(sizes: list[tuple[int, int]]) -> tuple[Level, ...]:
 class Source:
     """The pixels and the facts of one opened slide; the base of all backends.
 
-    A backend fills the attributes and implements :meth:`read`, which must be safe to call from many threads, must not
-    depend on how a region is cut into boxes, and raises :class:`~napari_histoseg.errors.TileError` for what cannot be
-    decoded.
+    A backend fills the attributes and implements :meth:`read`, which must be safe to call from many threads,
+    must not depend on how a region is cut into boxes, and raises :class:`~napari_histoseg.errors.TileError`
+    for what cannot be decoded.
     """
 
     path: str | None = None

@@ -1,13 +1,15 @@
 """TIFF without OpenSlide: OME-TIFF with SubIFDs, plain TIFF, and the direct path for JPEG tiles.
 
-A segment (tile or strip) is fetched with one positioned read and decoded on its own, so that reads need no lock. JPEG
-segments go straight to libjpeg-turbo, which is several times cheaper than OpenSlide and gives the same pixels.
+A segment (tile or strip) is fetched with one positioned read and decoded on its own, so that reads need no
+lock. JPEG segments go straight to libjpeg-turbo, which is several times cheaper than OpenSlide and gives the
+same pixels.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,26 +36,30 @@ ASSOCIATED_LIMIT = 4096 * 4096
 
 
 class Bytes:
-    """Positioned reads of one file from many threads."""
+    """Positioned reads of one file from many threads; closed with the last slide that uses it."""
 
     def __init__(self, path: str) -> None:
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - lives as long as the slide
+        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self._lock = threading.Lock()
+        self._closer = weakref.finalize(self, os.close, self._file)
 
     def read(self, offset: int, size: int) -> bytes:
         """``size`` bytes from ``offset``, or an OSError where the file ends before."""
+        if not self._closer.alive:
+            raise OSError("the slide is closed")
         if hasattr(os, "pread"):
-            data = os.pread(self._file.fileno(), size, offset)
+            data = os.pread(self._file, size, offset)
         else:  # Windows
             with self._lock:
-                self._file.seek(offset)
-                data = self._file.read(size) or b""
+                os.lseek(self._file, offset, os.SEEK_SET)
+                data = os.read(self._file, size)
         if len(data) < size:
             raise OSError("the file ends before this tile")
         return data
 
     def close(self) -> None:
-        self._file.close()
+        """Release the file."""
+        self._closer()
 
 
 class Plane:
@@ -213,8 +219,10 @@ class TiffSource(Source):
         for width, height in self.tiles:
             if width * height * facts.dtype.itemsize * facts.channels > SEGMENT_LIMIT and facts.compressed:
                 raise SlideError(
-                    f"{self.path} is stored in compressed pieces of {width} x {height} px, too large to be read in parts. "
-                    "Convert it to a tiled TIFF (for example: vips tiffsave in.tif out.tif --tile --pyramid --compression jpeg)."
+                    f"{self.path} is stored in compressed pieces of {width} x {height} px, too large to be "
+                    "read in parts. "
+                    "Convert it to a tiled TIFF (for example: vips tiffsave in.tif out.tif --tile "
+                    "--pyramid --compression jpeg)."
                 )
 
     def _sample(self) -> NDArray[Any]:

@@ -83,7 +83,8 @@ def check_complete(tif: tifffile.TiffFile, path: str) -> None:
             needed = max(needed, offset + count)
     if needed > size:
         raise SlideError(
-            f"{path} is not a slide or image that can be read (it is cut off: it has {size} bytes and needs {needed} or "
+            f"{path} is not a slide or image that can be read (it is cut off: it has {size} bytes and "
+            f"needs {needed} or "
             "more). Copy or download it again."
         )
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 class Box:
     """A half-open rectangle of pixels: ``x <= column < x + width``, ``y <= row < y + height``.
 
-    The frame (level-0 pixels, pixels of a level, or working pixels at some µm/px) is named by whoever holds the box.
+    The frame (level-0 pixels, pixels of a level, or working pixels at some µm/px) is named by whoever holds
+    the box.
     """
 
     x: int

@@ -2,15 +2,11 @@
 
 The rules, applied once when a slide is opened and then to every read alike:
 
-====================  ==============================================================================================
-greyscale             three equal channels
-RGBA                  composited on white
-8 bit                 as it is
-16 bit, unsigned      divided by 255 (kept), 4095 or 65535 - the smallest of them that is not below the maximum of a
-                      coarse sample of the image - and multiplied by 255
-float                 0 to 1 becomes 0 to 255; any other range is refused, and the range that was found is named
-anything else         refused: signed or 32-bit integers are labels, and two or more than four channels are no H&E
-====================  ==============================================================================================
+- greyscale: three equal channels; RGBA: composited on white; 8 bit: as it is
+- 16 bit, unsigned: multiplied by 255 and divided by 255, 4095 or 65535, the smallest of them that is not below
+  the maximum of a coarse sample of the image
+- float: 0 to 1 becomes 0 to 255; any other range is refused, and the range that was found is named
+- anything else is refused: signed and 32-bit integers are labels; two or more than four channels are no H&E image
 """
 
 from __future__ import annotations
@@ -62,8 +58,8 @@ class Layout:
 def find_layout(shape: tuple[int, ...], what: str) -> Layout:
     """Rows, columns and channels of an array of which only the shape is known.
 
-    ``(H, W)``, ``(H, W, C)`` and ``(C, H, W)`` with C of 1, 3 or 4, behind any number of axes of length 1. When both the
-    first and the last of three axes could be channels, the last one is.
+    ``(H, W)``, ``(H, W, C)`` and ``(C, H, W)`` with C of 1, 3 or 4, behind any number of axes of length 1.
+    When both the first and the last of three axes could be channels, the last one is.
     """
     ndim = len(shape)
     skip = 0
@@ -123,7 +119,8 @@ def find_scaling(
     """
     if channels not in (1, 3, 4):
         raise SlideError(
-            f"{what} has {channels} channels. An H&E image has 1 (grey), 3 (RGB) or 4 (RGBA); pick the channels first."
+            f"{what} has {channels} channels. An H&E image has 1 (grey), 3 (RGB) or 4 (RGBA); pick the "
+            "channels first."
         )
     if dtype == np.uint8:
         return Scaling(None)

@@ -23,8 +23,9 @@ def open_slide(source: Any, mpp: float | None = None) -> Slide:
     Parameters
     ----------
     source : path, array, sequence of arrays, or Slide
-        A slide file (SVS, TIFF, OME-TIFF, DICOM, MRXS, NDPI, SCN, BIF ...), an OME-Zarr folder, an image file, a NumPy or
-        dask array ``(H, W)``, ``(H, W, 3 | 4)`` or ``(3 | 4, H, W)``, or a list of such arrays from fine to coarse.
+        A slide file (SVS, TIFF, OME-TIFF, DICOM, MRXS, NDPI, SCN, BIF ...), an OME-Zarr folder, an image
+        file, a NumPy or dask array ``(H, W)``, ``(H, W, 3 | 4)`` or ``(3 | 4, H, W)``, or a list of such
+        arrays from fine to coarse.
     mpp : float, optional
         µm per pixel of level 0; overrides what the file says.
 

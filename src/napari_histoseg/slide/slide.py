@@ -33,10 +33,11 @@ SAME = 1e-6
 
 
 class Slide:
-    """An opened slide. Made by :func:`~napari_histoseg.slide.open.open_slide`; safe to read from many threads.
+    """An opened slide. Made by :func:`~napari_histoseg.slide.open.open_slide`; safe to read from many
+    threads.
 
-    Pixels are uint8 RGB everywhere. Three frames are used: level-0 pixels, pixels of a level, and working pixels at some
-    µm/px; a method says which frame its box is in. What lies outside the slide is white.
+    Pixels are uint8 RGB everywhere. Three frames are used: level-0 pixels, pixels of a level, and working
+    pixels at some µm/px; a method says which frame its box is in. What lies outside the slide is white.
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ class Slide:
     mpp: float | None
     mpp_source: MppSource | None
 
-    # -- facts ----------------------------------------------------------------------------------------------------
+    # -- facts -------------------------------------------------------------------------------------
 
     @property
     def path(self) -> str | None:
@@ -135,7 +136,7 @@ class Slide:
         """Label, macro and thumbnail images ``(h, w, 3)`` by name."""
         return self._source.associated()
 
-    # -- pixel size -----------------------------------------------------------------------------------------------
+    # -- pixel size --------------------------------------------------------------------------------
 
     def require_mpp(self) -> float:
         """The pixel size in µm/px.
@@ -178,8 +179,8 @@ class Slide:
     def working_mpp(self, model_mpp: float, tolerance: float = 0.15, force: bool = False) -> float:
         """The µm/px to work at for a model made for ``model_mpp``.
 
-        A level within the tolerance is taken as it is, so that nothing is resampled; else level 0 enlarged by a power of
-        two, if that is within the tolerance; else ``model_mpp`` itself.
+        A level within the tolerance is taken as it is, so that nothing is resampled; else level 0 enlarged by
+        a power of two, if that is within the tolerance; else ``model_mpp`` itself.
 
         Parameters
         ----------
@@ -199,8 +200,10 @@ class Slide:
         check_mpp(model_mpp)
         if mpp > REACH * model_mpp and not force:
             raise PixelSizeError(
-                f"{self.path or self.name} has {mpp:g} µm/px, the model was made for {model_mpp:g} µm/px. A slide more than "
-                f"{REACH:g} times coarser lacks the detail that the model looks for. Use a finer slide or a model for this "
+                f"{self.path or self.name} has {mpp:g} µm/px, the model was made for {model_mpp:g} µm/px. "
+                "A slide more than "
+                f"{REACH:g} times coarser lacks the detail that the model looks for. Use a finer slide or "
+                "a model for this "
                 "pixel size, correct the pixel size if it is wrong, or ask for the run to be forced."
             )
         near = [self.level_mpp(level) for level in range(len(self.levels))]
@@ -210,7 +213,7 @@ class Slide:
         halved = mpp / 2 ** max(1, round(math.log2(mpp / model_mpp)))
         return halved if abs(halved / model_mpp - 1) <= tolerance else model_mpp
 
-    # -- pixels ---------------------------------------------------------------------------------------------------
+    # -- pixels ------------------------------------------------------------------------------------
 
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
         """Pixels of a box.
@@ -253,15 +256,16 @@ class Slide:
     def read_at(self, mpp: float, box: Box) -> NDArray[np.uint8]:
         """Pixels of a box at any resolution.
 
-        The value of a pixel does not depend on the box that it is read in. At the µm/px of a level these are the level's
-        own pixels; otherwise the coarsest level that is fine enough is resampled (antialiased).
+        The value of a pixel does not depend on the box that it is read in. At the µm/px of a level these are
+        the level's own pixels; otherwise the coarsest level that is fine enough is resampled (antialiased).
 
         Parameters
         ----------
         mpp : float
             µm per working pixel.
         box : Box
-            In working pixels: column ``x`` covers level-0 columns ``x * mpp / slide.mpp`` to ``(x + 1) * mpp / slide.mpp``.
+            In working pixels: column ``x`` covers level-0 columns ``x * mpp / slide.mpp`` to ``(x + 1) * mpp
+            / slide.mpp``.
 
         Returns
         -------
@@ -300,7 +304,7 @@ class Slide:
         """The same slide with reads converted to sRGB; without a profile the pixels stay as they are."""
         return Slide(self._source, self.mpp, self.mpp_source, icc=True)
 
-    # -- overviews ------------------------------------------------------------------------------------------------
+    # -- overviews ---------------------------------------------------------------------------------
 
     @functools.cached_property
     def _view(self) -> View:
@@ -314,12 +318,14 @@ class Slide:
         return self._view.needs_cache
 
     def build_cache(self, progress: Progress | None = None) -> None:
-        """Build the reduced levels that a flat giant image lacks; does nothing when they exist or are not needed.
+        """Build the reduced levels that a flat giant image lacks; does nothing when they exist or are not
+        needed.
 
         Parameters
         ----------
         progress : callable, optional
-            Called with ``(done, total)``; an exception that it raises stops the building and leaves nothing behind.
+            Called with ``(done, total)``; an exception that it raises stops the building and leaves nothing
+            behind.
 
         Raises
         ------
@@ -329,10 +335,11 @@ class Slide:
         self._view.build_cache(progress)
 
     def pyramid(self, progress: Progress | None = None) -> list[dask.array.Array]:
-        """Lazy arrays ``(h, w, 3)`` uint8 for a viewer, finest first; one task a chunk, reading that chunk only.
+        """Lazy arrays ``(h, w, 3)`` uint8 for a viewer, finest first; one task a chunk, reading that chunk
+        only.
 
-        The file's levels come first. Where the coarsest is larger than a screen, coarser ones are added: in memory, or for
-        flat giant images from a cache on disk, see :meth:`build_cache`.
+        The file's levels come first. Where the coarsest is larger than a screen, coarser ones are added: in
+        memory, or for flat giant images from a cache on disk, see :meth:`build_cache`.
         """
         return self._view.arrays(progress)
 
@@ -340,7 +347,7 @@ class Slide:
         """The whole slide ``(h, w, 3)``, its longer side ``max_px`` (never enlarged)."""
         return self._view.thumbnail(max_px, progress)
 
-    # -- record ---------------------------------------------------------------------------------------------------
+    # -- record ------------------------------------------------------------------------------------
 
     def fingerprint(self) -> str:
         """``sha256:`` of format, size, levels, file size and the first and last MiB (arrays: shape and a coarse sample)."""

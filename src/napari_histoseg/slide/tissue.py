@@ -85,8 +85,8 @@ def tissue_mask(slide: Slide, mpp: float | None = None) -> TissueMask:
     ----------
     slide : Slide
     mpp : float, optional
-        µm per mask pixel; 8 when the slide's pixel size is known (finer where that gives less than 512 px), else the
-        overview has up to 2048 px.
+        µm per mask pixel; 8 when the slide's pixel size is known (finer where that gives less than 512 px),
+        else the overview has up to 2048 px.
 
     Returns
     -------
@@ -106,10 +106,10 @@ def tissue_mask(slide: Slide, mpp: float | None = None) -> TissueMask:
 def find_tissue(image: NDArray[np.uint8], mpp: float | None = None) -> NDArray[np.bool_]:
     """Tissue in an overview.
 
-    A pixel is tissue when its mean optical density exceeds 0.025 and the densities of its channels differ by more than
-    0.03 (grey lines, dust and the edge of the cover slip do not); when it is not in ink (:func:`find_ink`). Pieces below
-    10,000 µm² (2 % of the overview, if that is less) are dropped as debris and holes below 5,000 µm² (likewise) are
-    closed; larger holes stay.
+    A pixel is tissue when its mean optical density exceeds 0.025 and the densities of its channels differ by
+    more than 0.03 (grey lines, dust and the edge of the cover slip do not); when it is not in ink
+    (:func:`find_ink`). Pieces below 10,000 µm² (2 % of the overview, if that is less) are dropped as debris
+    and holes below 5,000 µm² (likewise) are closed; larger holes stay.
 
     Parameters
     ----------
@@ -136,7 +136,8 @@ def find_tissue(image: NDArray[np.uint8], mpp: float | None = None) -> NDArray[n
 def optical_density(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Optical density ``(h, w, 3)`` of a lightly smoothed overview, relative to its glass.
 
-    The glass is the 99th percentile of each channel, but at least 225: an overview that is all tissue has no glass.
+    The glass is the 99th percentile of each channel, but at least 225: an overview that is all tissue has no
+    glass.
     """
     from scipy import ndimage
 
@@ -148,9 +149,9 @@ def optical_density(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 def find_ink(density: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Pen marks in an optical density image ``(h, w, 3)``.
 
-    Haematoxylin and eosin absorb green the most. Green and blue ink absorb red far more than green; red ink absorbs blue
-    as much as green and hardly any red; black ink absorbs everything alike. Where a color is that of strong ink, the
-    paler ink that is connected with it goes too.
+    Haematoxylin and eosin absorb green the most. Green and blue ink absorb red far more than green; red ink
+    absorbs blue as much as green and hardly any red; black ink absorbs everything alike. Where a color is
+    that of strong ink, the paler ink that is connected with it goes too.
     """
     from scipy import ndimage
 
