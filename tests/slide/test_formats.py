@@ -167,6 +167,26 @@ def _openslide_level(path: Path, level: int) -> NDArray[np.uint8]:
         return np.asarray(reference.read_region((0, 0), level, size).convert("RGB"))
 
 
+@pytest.mark.parametrize("dtype", ["<u2", ">u2", "<f4", "u1"])
+@pytest.mark.parametrize("planar", [False, True], ids=["interleaved", "planar"])
+def test_a_large_uncompressed_image_is_read_in_rows(dtype: str, planar: bool, tmp_path: Path) -> None:
+    image = np.tile(IMAGE, (2, 2, 1)).astype(dtype)
+    image = image / np.float32(255) if dtype == "<f4" else image
+    data, config = (np.moveaxis(image, -1, 0), "separate") if planar else (image, "contig")
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        data,
+        photometric="rgb",
+        planarconfig=config,
+        byteorder=dtype[0] if dtype != "u1" else None,
+    )
+    slide = open_slide(tmp_path / "a.tif")
+    assert slide.tiles[0][1] < 1000
+    np.testing.assert_array_equal(
+        slide.read(0, Box(650, 450, 100, 100)), np.tile(IMAGE, (2, 2, 1))[450:550, 650:750]
+    )
+
+
 @pytest.mark.parametrize("aperio", [True, False], ids=["Aperio", "generic"])
 @pytest.mark.parametrize(("space", "subsampling"), JPEG)
 def test_jpeg_tiles_equal_openslide_bit_for_bit(

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 JPEG = 7
 #: A compressed segment that decodes to more than this cannot be read in parts.
 SEGMENT_LIMIT = 1 << 30
+#: Read at once from uncompressed images.
+RAW_BYTES = 1 << 20
 ASSOCIATED_LIMIT = 4096 * 4096
 
 
@@ -67,17 +69,30 @@ class Plane:
 
     def __init__(self, file: Bytes, page: Any, part: int = 0) -> None:
         self.width, self.height = int(page.imagewidth), int(page.imagelength)
-        self.tile = (
-            (int(page.tilewidth), int(page.tilelength)) if page.is_tiled else (self.width, _strip_rows(page))
-        )
         self.samples = int(page.samplesperpixel) if int(page.planarconfig) == 1 else 1
         self.dtype = np.dtype(page.dtype)
+        self._file, self._inverted = file, int(page.photometric) == 0
+        if _is_raw(page):
+            self._take_rows(page, part)
+            return
+        strip = self.width, min(int(page.rowsperstrip), self.height)
+        self.tile = (int(page.tilewidth), int(page.tilelength)) if page.is_tiled else strip
         self._across = -(-self.width // self.tile[0])
-        first = part * self._across * -(-self.height // self.tile[1])
-        self._first, self._file = first, file
+        self._first = part * self._across * -(-self.height // self.tile[1])
         self._offsets, self._counts = page.dataoffsets, page.databytecounts
-        self._inverted = int(page.photometric) == 0
         self._decode = _decoder(page)
+
+    def _take_rows(self, page: Any, part: int) -> None:
+        """Read an uncompressed image in runs of rows, whatever its strips: often all of it is a single one."""
+        row_bytes = self.width * self.samples * self.dtype.itemsize
+        rows = max(1, min(self.height, RAW_BYTES // row_bytes))
+        start = int(page.dataoffsets[0]) + part * self.height * row_bytes
+        tops = range(0, self.height, rows)
+        self.tile, self._across, self._first = (self.width, rows), 1, 0
+        self._offsets = [start + top * row_bytes for top in tops]
+        self._counts = [min(rows, self.height - top) * row_bytes for top in tops]
+        stored, shape = self.dtype.newbyteorder(page.parent.byteorder), (-1, self.width, self.samples)
+        self._decode = lambda data, _: np.frombuffer(data, stored).reshape(shape).astype(self.dtype)
 
     def read(self, box: Box) -> NDArray[Any]:
         """Raw values ``(height, width, samples)`` of a box inside the plane; missing segments are white."""
@@ -108,8 +123,16 @@ class Plane:
         return segment
 
 
-def _strip_rows(page: Any) -> int:
-    return min(int(page.rowsperstrip), int(page.imagelength))
+def _is_raw(page: Any) -> bool:
+    """Whether the values lie in the file as they are, row after row."""
+    return bool(
+        not page.is_tiled
+        and int(page.compression) == 1
+        and int(page.photometric) in (0, 1, 2)
+        and page.is_contiguous
+        and page.dtype is not None
+        and page.bitspersample == np.dtype(page.dtype).itemsize * 8
+    )
 
 
 def _white(dtype: np.dtype[Any]) -> Any:
@@ -267,7 +290,7 @@ class JpegTiffSource(OpenSlideSource):
         if not self._direct:
             return super().read(level, box)
         try:
-            return self._direct[level].read(box)
+            return np.ascontiguousarray(self._direct[level].read(box))
         except Exception as error:  # libjpeg's errors and the file's
             raise tile_error(str(self.path), level, box, error) from error
 
