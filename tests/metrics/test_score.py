@@ -51,10 +51,7 @@ def write(path: Path, labels: Any) -> Path:
 def test_files_score_as_arrays_do(truth: Any, prediction: Any, tmp_path: Path, name: str) -> None:
     expected = score("nuclei", prediction, truth)
     assert expected["f1_50"] == pytest.approx(16 / 17)
-    assert (
-        score("nuclei", write(tmp_path / name, prediction), str(write(tmp_path / f"t{name}", truth)))
-        == expected
-    )
+    assert score("nuclei", write(tmp_path / name, prediction), str(write(tmp_path / f"t{name}", truth))) == expected
 
 
 def test_a_result_scores_as_its_labels_do(truth: Any, prediction: Any, tmp_path: Path) -> None:
@@ -83,9 +80,7 @@ def test_folders_pair_by_name(truth: Any, prediction: Any, tmp_path: Path) -> No
     assert scores["aji"] == pytest.approx((one["aji"] + 1) / 2)
     assert scores["sd"]["aji"] == pytest.approx((1 - one["aji"]) / np.sqrt(2))
     assert scores["n_true"] == 18
-    assert scores == score("nuclei", [tmp_path / "p/one.tif", truth], [truth, truth]) | {
-        "images": scores["images"]
-    }
+    assert scores == score("nuclei", [tmp_path / "p/one.tif", truth], [truth, truth]) | {"images": scores["images"]}
     (tmp_path / "p" / "two.npy").unlink()
     with pytest.raises(SettingsError, match="two has no prediction"):
         score("nuclei", tmp_path / "p", tmp_path / "t")

@@ -123,9 +123,7 @@ def make_record(**changes: Any) -> RunRecord:
 ALL = ("labels", "objects", "probability", "image")
 
 
-def write_result(
-    path: Path | None, scene: Scene, status: Any = "finished", outputs: tuple[str, ...] = ALL
-) -> Result:
+def write_result(path: Path | None, scene: Scene, status: Any = "finished", outputs: tuple[str, ...] = ALL) -> Result:
     """Store every tile of the scene."""
     store = ResultStore.create(path, make_record(n_tiles=len(scene.tiles)), outputs)
     for index in range(len(scene.tiles)):

@@ -194,9 +194,7 @@ def test_the_runs_own_files_stay_as_they_were(own: Result, lone: int) -> None:
     assert [path.read_bytes() for path in files] == before
 
 
-def test_an_edit_that_a_crash_interrupted_is_completed(
-    own: Result, lone: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_edit_that_a_crash_interrupted_is_completed(own: Result, lone: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(*_: Any) -> None:
         raise KeyboardInterrupt
 
@@ -218,9 +216,7 @@ def test_the_methods_own_measurements_are_used(own: Result, lone: int) -> None:
         assert labels.dtype == np.int32
         assert labels.shape == box.shape
         ids = np.unique(labels[labels > 0])
-        return pd.DataFrame(
-            {"id": ids, "centroid_x_um": 1.0, "centroid_y_um": 2.0, "area_um2": 3.0, "eccentricity": 0.25}
-        )
+        return pd.DataFrame({"id": ids, "centroid_x_um": 1.0, "centroid_y_um": 2.0, "area_um2": 3.0, "eccentricity": 0.25})
 
     identity = Editor(own, measure).add(Box(700, 500, 9, 7), np.ones((7, 9), bool))
     assert own.objects.set_index("id").loc[identity, "eccentricity"] == 0.25
@@ -239,9 +235,7 @@ def test_a_result_without_objects_cannot_be_edited(scene: Any, write: Any, tmp_p
         Editor(write(tmp_path / "r", scene, outputs=("labels",)))
 
 
-def test_an_unfinished_result_can_be_corrected_and_resumed(
-    scene: Any, new_record: Any, tmp_path: Path, finished: Result
-) -> None:
+def test_an_unfinished_result_can_be_corrected_and_resumed(scene: Any, new_record: Any, tmp_path: Path, finished: Result) -> None:
     from napari_histoseg.results import ResultStore
 
     store = ResultStore.create(tmp_path / "r", new_record(), ("labels", "objects"))

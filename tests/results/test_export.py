@@ -78,9 +78,7 @@ def test_geojson_of_odd_outlines(scene: Any, new_record: Any, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["lymphocyte", 'a "quoted", név'])
-def test_classes_that_the_record_does_not_know_have_a_color(
-    scene: Any, new_record: Any, tmp_path: Path, name: str
-) -> None:
+def test_classes_that_the_record_does_not_know_have_a_color(scene: Any, new_record: Any, tmp_path: Path, name: str) -> None:
     result = stored(scene, new_record, tmp_path / "r", [None], **{"class": name})
     (feature,) = (json.loads(text) for text in geojson.features(result))
     assert feature["properties"]["classification"]["name"] == name
@@ -213,9 +211,7 @@ def test_a_file_that_exists_is_kept_unless_told_otherwise(finished: Result, tmp_
         export(finished, tmp_path / "folder.zarr", overwrite=True)
 
 
-def test_a_full_disk_leaves_no_half_file(
-    finished: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_no_half_file(finished: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -83,9 +83,7 @@ def test_pyramids_are_valid_ome_zarr(finished: Any) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_order_of_tiles_does_not_matter(
-    finished: Any, scene: Any, new_record: Any, tmp_path: Path, seed: int
-) -> None:
+def test_the_order_of_tiles_does_not_matter(finished: Any, scene: Any, new_record: Any, tmp_path: Path, seed: int) -> None:
     order = list(range(len(scene.tiles)))
     random.Random(seed).shuffle(order)
     store = ResultStore.create(tmp_path / "r", new_record(), ALL)
@@ -142,9 +140,7 @@ def test_the_growing_labels_show_at_every_level(scene: Any, new_record: Any, tmp
     assert np.asarray(coarsest[:]).any()
 
 
-def test_a_cancelled_result_reads_and_resumes(
-    finished: Any, scene: Any, new_record: Any, tmp_path: Path
-) -> None:
+def test_a_cancelled_result_reads_and_resumes(finished: Any, scene: Any, new_record: Any, tmp_path: Path) -> None:
     store = ResultStore.create(tmp_path / "r", new_record(), ALL)
     for index in (5, 1, 9):
         store.add(**scene.tile(index))
@@ -159,17 +155,13 @@ def test_a_cancelled_result_reads_and_resumes(
     assert_same(store.finish(), finished)
 
 
-def test_a_finished_result_resumes_with_nothing_left_to_do(
-    own: Any, finished: Any, new_record: Any, scene: Any
-) -> None:
+def test_a_finished_result_resumes_with_nothing_left_to_do(own: Any, finished: Any, new_record: Any, scene: Any) -> None:
     store = ResultStore.resume(own.path, new_record())
     assert store.done == set(range(len(scene.tiles)))
     assert_same(store.finish(), finished)
 
 
-def test_a_result_without_objects_remembers_its_tiles(
-    scene: Any, write: Any, new_record: Any, tmp_path: Path
-) -> None:
+def test_a_result_without_objects_remembers_its_tiles(scene: Any, write: Any, new_record: Any, tmp_path: Path) -> None:
     result = write(tmp_path / "r", scene, "cancelled", ("labels",))
     assert not result.has_objects
     assert result.objects.empty
@@ -223,9 +215,7 @@ def test_killed_at_any_write_it_resumes_to_the_identical_result(
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
-def test_a_process_that_is_killed_leaves_a_result_to_take_over(
-    scene: Any, finished: Any, new_record: Any, tmp_path: Path
-) -> None:
+def test_a_process_that_is_killed_leaves_a_result_to_take_over(scene: Any, finished: Any, new_record: Any, tmp_path: Path) -> None:
     path = tmp_path / "r"
     (tmp_path / "record.json").write_text(new_record().model_dump_json())
     script = f"""
@@ -385,9 +375,7 @@ def test_a_temporary_result_lives_as_long_as_its_arrays(scene: Any, write: Any) 
     assert not path.exists()
 
 
-def test_many_parts_merge_in_order_of_id(
-    scene: Any, new_record: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_parts_merge_in_order_of_id(scene: Any, new_record: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("napari_histoseg.results.table._FAN_IN", 3)
     monkeypatch.setattr("napari_histoseg.results.table._BATCH_ROWS", 4)
     monkeypatch.setattr("napari_histoseg.results.table._GROUP_ROWS", 50)
@@ -415,9 +403,7 @@ def test_columns_for_all_objects_are_added_at_the_end(scene: Any, new_record: An
 
 
 def test_the_record_goes_through_json(new_record: Any) -> None:
-    record = new_record(
-        region=[10, 20, 30, 40], notices=["a notice"], failed_tiles=[{"tile": 3, "reason": "bad"}]
-    )
+    record = new_record(region=[10, 20, 30, 40], notices=["a notice"], failed_tiles=[{"tile": 3, "reason": "bad"}])
     again = RunRecord.model_validate_json(record.model_dump_json())
     assert again == record
     assert again.region == Box(10, 20, 30, 40)

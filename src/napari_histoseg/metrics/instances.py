@@ -53,9 +53,7 @@ class Overlaps:
         """
         truth, found = np.asarray(true), np.asarray(pred)
         if truth.shape != found.shape:
-            raise SettingsError(
-                f"Truth has shape {truth.shape} and prediction {found.shape}. Give pictures of one shape."
-            )
+            raise SettingsError(f"Truth has shape {truth.shape} and prediction {found.shape}. Give pictures of one shape.")
         t, true_area = _numbered(truth)
         p, pred_area = _numbered(found)
         both = (t > 0) & (p > 0)

@@ -61,9 +61,7 @@ def score(method: str, prediction: Any, truth: Any, classes: Sequence[str] | Non
     if predicted is None and true is None:
         return dict(_one(method, prediction, truth))
     if predicted is None or true is None:
-        raise SettingsError(
-            "Prediction and truth must both be one picture, or both a list or folder of pictures."
-        )
+        raise SettingsError("Prediction and truth must both be one picture, or both a list or folder of pictures.")
     pairs = _paired(predicted, true)
     return _summary({name: _one(method, *pair) for name, pair in pairs.items()})
 
@@ -76,15 +74,8 @@ def _one(method: str, prediction: Any, truth: Any) -> dict[str, float]:
 def _summary(scores: Mapping[str, dict[str, float]]) -> dict[str, Any]:
     rows = list(scores.values())
     columns = {name: np.array([row[name] for row in rows], float) for name in rows[0]}
-    result: dict[str, Any] = {
-        name: int(values.sum()) if name in _COUNTS else float(values.mean())
-        for name, values in columns.items()
-    }
-    spread = {
-        name: float(values.std(ddof=1)) if len(values) > 1 else 0.0
-        for name, values in columns.items()
-        if name not in _COUNTS
-    }
+    result: dict[str, Any] = {name: int(values.sum()) if name in _COUNTS else float(values.mean()) for name, values in columns.items()}
+    spread = {name: float(values.std(ddof=1)) if len(values) > 1 else 0.0 for name, values in columns.items() if name not in _COUNTS}
     return result | {"n_images": len(rows), "sd": spread, "images": dict(scores)}
 
 
@@ -95,30 +86,22 @@ def _several(source: Any) -> dict[str, Any] | None:
     if isinstance(source, (str, Path)) and (folder := Path(source)).is_dir():
         if (folder / "run.json").exists() or (folder / "zarr.json").exists() or (folder / ".zattrs").exists():
             return None
-        found = {
-            _stem(path): path for path in sorted(folder.iterdir()) if _extension(path) or _is_result(path)
-        }
+        found = {_stem(path): path for path in sorted(folder.iterdir()) if _extension(path) or _is_result(path)}
         if not found:
-            raise SettingsError(
-                f"{folder} holds no label pictures ({', '.join(EXTENSIONS)}) and is no result folder."
-            )
+            raise SettingsError(f"{folder} holds no label pictures ({', '.join(EXTENSIONS)}) and is no result folder.")
         return found
     return None
 
 
 def _is_nested_numbers(source: Sequence[Any]) -> bool:
     """Whether a list is a picture written as rows of numbers."""
-    return (
-        bool(source) and isinstance(source[0], (list, tuple)) and not isinstance(source[0][0], (list, tuple))
-    )
+    return bool(source) and isinstance(source[0], (list, tuple)) and not isinstance(source[0][0], (list, tuple))
 
 
 def _paired(prediction: dict[str, Any], truth: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     lists = all(key.isdecimal() for key in [*prediction, *truth])
     if lists and len(prediction) != len(truth):
-        raise SettingsError(
-            f"There are {len(prediction)} predictions and {len(truth)} truths. Give one prediction a truth."
-        )
+        raise SettingsError(f"There are {len(prediction)} predictions and {len(truth)} truths. Give one prediction a truth.")
     missing = [f"{name} has no prediction" for name in sorted(set(truth) - set(prediction))]
     missing += [f"{name} has no truth" for name in sorted(set(prediction) - set(truth))]
     if missing:
@@ -154,9 +137,7 @@ def read_labels(source: Any) -> NDArray[Any]:
         labels = np.asarray(source.labels if isinstance(source, Result) else source)
     if labels.ndim != 2 or labels.dtype.kind not in "uib":
         name = source if isinstance(source, (str, Path)) else type(source).__name__
-        raise SettingsError(
-            f"{name} has shape {labels.shape} and type {labels.dtype}. Labels are one plane of whole numbers."
-        )
+        raise SettingsError(f"{name} has shape {labels.shape} and type {labels.dtype}. Labels are one plane of whole numbers.")
     return labels
 
 
@@ -169,9 +150,7 @@ def _read_path(path: Path) -> NDArray[Any]:
         return np.asarray(open_result(path).labels)
     extension = _extension(path)
     if extension is None:
-        raise SettingsError(
-            f"{path} is no label picture. Give a result folder or one of {', '.join(EXTENSIONS)}."
-        )
+        raise SettingsError(f"{path} is no label picture. Give a result folder or one of {', '.join(EXTENSIONS)}.")
     try:
         return _read_file(path, extension)
     except (OSError, ValueError, KeyError, SyntaxError) as error:
@@ -216,8 +195,5 @@ def fitted(labels: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
             f"The prediction has shape {labels.shape} and the truth {shape}: they do not show the same "
             "field. Score the region that the truth covers."
         )
-    rows, columns = (
-        ((np.arange(want) + 0.5) * have / want).astype(np.int64)
-        for have, want in zip(labels.shape, shape, strict=True)
-    )
+    rows, columns = (((np.arange(want) + 0.5) * have / want).astype(np.int64) for have, want in zip(labels.shape, shape, strict=True))
     return np.asarray(labels[rows[:, None], columns[None, :]])

@@ -79,9 +79,7 @@ class Editor:
         self.changed: Box | None = None
         """Working pixels that the last edit, undo or redo changed."""
 
-    def add(
-        self, box: Box, mask: NDArray[np.bool_], probability: float | None = None, name: str | None = None
-    ) -> int:
+    def add(self, box: Box, mask: NDArray[np.bool_], probability: float | None = None, name: str | None = None) -> int:
         """Add an object; pixels that another one holds stay with it.
 
         Parameters
@@ -101,9 +99,7 @@ class Editor:
             The new id.
         """
         if mask.shape != box.shape:
-            raise SettingsError(
-                f"The mask has shape {mask.shape} and its box {box.shape}. Give both the same."
-            )
+            raise SettingsError(f"The mask has shape {mask.shape} and its box {box.shape}. Give both the same.")
         inside = box.intersect(self.result.frame)
         mask = np.asarray(mask[inside.relative_to(box).slices], bool)
         before = self._read(inside)
@@ -149,9 +145,7 @@ class Editor:
         pieces = _cut(before == identity, np.asarray(line, float) - (box.x, box.y))
         count = int(pieces.max())
         if count < 2:
-            raise RegionError(
-                f"The line does not cut object {identity} in two. Draw it across the whole object."
-            )
+            raise RegionError(f"The line does not cut object {identity} in two. Draw it across the whole object.")
         ids = [identity, *self._new_ids(count - 1)]
         lookup = np.array([0, *ids], np.uint32)
         after = np.where(pieces > 0, lookup[pieces], before)
@@ -334,9 +328,7 @@ def _cut(mask: NDArray[np.bool_], line: NDArray[np.float64]) -> NDArray[np.int64
     ``line`` is ``(n, 2)``, points ``(x, y)`` in pixels of the mask; pixels under it go to the nearest piece.
     """
     if line.ndim != 2 or line.shape[1] != 2 or len(line) < 2:
-        raise SettingsError(
-            f"A line needs two or more points (x, y). Got an array of shape {line.shape} instead."
-        )
+        raise SettingsError(f"A line needs two or more points (x, y). Got an array of shape {line.shape} instead.")
     drawn = np.zeros_like(mask)
     points = np.floor(line).astype(int)
     for (x0, y0), (x1, y1) in pairwise(points):

@@ -83,14 +83,10 @@ def export(
     }
     extension = next((e for e in writers if target.name.lower().endswith(e)), None)
     if extension is None:
-        raise SettingsError(
-            f"{target.name!r} has no extension that a result can be exported to. "
-            f"Use one of {', '.join(writers)}."
-        )
+        raise SettingsError(f"{target.name!r} has no extension that a result can be exported to. Use one of {', '.join(writers)}.")
     if extension in (".geojson", ".geojson.gz", ".csv", ".parquet", ".h5ad") and not source.has_objects:
         raise SettingsError(
-            f"A result of {source.record.method} has no objects to write as {extension}. "
-            "Export it as .ome.tif, .tif, .zarr or .png."
+            f"A result of {source.record.method} has no objects to write as {extension}. Export it as .ome.tif, .tif, .zarr or .png."
         )
     _check_target(target, overwrite)
     with storage_errors(target, remedy="export again"):

@@ -62,9 +62,7 @@ def features(result: Result) -> Iterator[str]:
                 color = rgb(color_of(classes[row], colors))
                 properties["classification"] = {"name": classes[row], "color": color}
             properties["measurements"] = {
-                name: float(f"{value:.7g}")
-                for name, value in zip(names, values[row], strict=True)
-                if math.isfinite(value)
+                name: float(f"{value:.7g}") for name, value in zip(names, values[row], strict=True) if math.isfinite(value)
             }
             head = f'{{"type":"Feature","id":"{UUID(int=int(identity))}","geometry":'
             yield f'{head}{geometry},"properties":{json.dumps(properties, ensure_ascii=False)}}}'
@@ -87,15 +85,11 @@ def _geometries(objects: pd.DataFrame, result: Result) -> NDArray[np.object_]:
     points: NDArray[np.object_] = shapely.points(np.round(x, DECIMALS), np.round(y, DECIMALS))
     if "outline" not in objects.columns:
         return points
-    shapes: NDArray[np.object_] = shapely.from_wkb(
-        objects["outline"].where(objects["outline"].notna(), None).to_numpy(object)
-    )
+    shapes: NDArray[np.object_] = shapely.from_wkb(objects["outline"].where(objects["outline"].notna(), None).to_numpy(object))
     shapes = shapely.transform(shapes, lambda xy: np.round(xy, DECIMALS))
     broken = ~(shapely.is_valid(shapes) | shapely.is_missing(shapes))
     shapes[broken] = [_polygons_only(shape) for shape in shapely.make_valid(shapes[broken])]
-    single = (shapely.get_type_id(shapes) == shapely.GeometryType.MULTIPOLYGON) & (
-        shapely.get_num_geometries(shapes) == 1
-    )
+    single = (shapely.get_type_id(shapes) == shapely.GeometryType.MULTIPOLYGON) & (shapely.get_num_geometries(shapes) == 1)
     shapes[single] = shapely.get_geometry(shapes[single], 0)
     missing = shapely.is_missing(shapes) | shapely.is_empty(shapes)
     return np.where(missing, points, shapes)

@@ -110,11 +110,7 @@ class Journal:
         for entry in self.active:
             if rows is not None:
                 rows = table.without_ids(rows, entry.removed)
-            rows = (
-                entry.added
-                if rows is None
-                else pa.concat_tables([rows, entry.added], promote_options="permissive")
-            )
+            rows = entry.added if rows is None else pa.concat_tables([rows, entry.added], promote_options="permissive")
         return None if rows is None else rows.sort_by("id")
 
     def largest_id(self) -> int:
@@ -182,18 +178,14 @@ class Journal:
         return self.folder / f"{number:06d}.npz"
 
 
-def write_window(
-    levels: Sequence[zarr.Array[Any]], box: Box, values: NDArray[np.uint32], where: NDArray[np.bool_]
-) -> None:
+def write_window(levels: Sequence[zarr.Array[Any]], box: Box, values: NDArray[np.uint32], where: NDArray[np.bool_]) -> None:
     """Set the pixels ``where`` of a box of the finest level, and what follows in the coarser ones."""
     pixels = np.array(levels[0][box.slices])
     pixels[where] = values[where]
     levels[0][box.slices] = pixels
     for fine, coarse in pairwise(levels):
         # Grown to whole pixels of the coarser level.
-        even = Box(box.x // 2 * 2, box.y // 2 * 2, 0, 0).union(
-            Box(-(-box.right // 2) * 2, -(-box.bottom // 2) * 2, 0, 0)
-        )
+        even = Box(box.x // 2 * 2, box.y // 2 * 2, 0, 0).union(Box(-(-box.right // 2) * 2, -(-box.bottom // 2) * 2, 0, 0))
         block = np.asarray(fine[even.intersect(Box(0, 0, fine.shape[1], fine.shape[0])).slices])
         box = Box(even.x // 2, even.y // 2, even.width // 2, even.height // 2)
         coarse[box.slices] = halve(block, "labels")
@@ -224,9 +216,7 @@ def _read_entry(path: Path, number: int) -> Entry:
             removed = frozenset(int(i) for i in data["removed"])
             added = pq.read_table(io.BytesIO(data["rows"].tobytes()))
     except (OSError, ValueError, KeyError) as error:
-        raise ResultError(
-            f"The correction {path} is damaged ({error}). Move it away to open the result."
-        ) from error
+        raise ResultError(f"The correction {path} is damaged ({error}). Move it away to open the result.") from error
     return Entry(number, removed=removed, added=added, **meta)
 
 

@@ -94,9 +94,7 @@ def in_use(folder: Path, held: dict[str, Any]) -> ResultError:
     elsewhere = host != socket.gethostname()
     where = f"process {pid} on {host}" if elsewhere else f"process {pid}"
     hint = f" If that run has ended, delete {folder / NAME}." if elsewhere else ""
-    return ResultError(
-        f"{folder} is in use by another run ({where}). Wait until it ends, or choose another folder.{hint}"
-    )
+    return ResultError(f"{folder} is in use by another run ({where}). Wait until it ends, or choose another folder.{hint}")
 
 
 def _link_exclusive(private: Path, path: Path, text: str) -> bool:

@@ -40,9 +40,7 @@ def write_png(result: Result, path: Path, slide: Slide | None = None, max_px: in
     image.save(path)
 
 
-def background(
-    result: Result, level: int, shape: tuple[int, ...], slide: Slide | None = None
-) -> NDArray[np.uint8]:
+def background(result: Result, level: int, shape: tuple[int, ...], slide: Slide | None = None) -> NDArray[np.uint8]:
     """The slide under a level of the result, ``(h, w, 3)``; white when the slide is not to be had."""
     height, width = shape[:2]
     blank = np.full((height, width, 3), 255, np.uint8)
@@ -80,9 +78,7 @@ def colors_of(result: Result, labels: NDArray[np.uint32]) -> tuple[NDArray[np.ui
     return values, np.array([rgb(color) for color in found], np.uint8)
 
 
-def paint(
-    image: NDArray[np.uint8], labels: NDArray[np.uint32], colors: tuple[NDArray[np.uint32], NDArray[np.uint8]]
-) -> NDArray[np.uint8]:
+def paint(image: NDArray[np.uint8], labels: NDArray[np.uint32], colors: tuple[NDArray[np.uint32], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Lay labels over an image of the same shape."""
     values, table = colors
     color = table[np.searchsorted(values, labels)]

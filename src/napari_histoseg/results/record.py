@@ -147,13 +147,9 @@ class RunRecord(BaseModel):
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise ResultError(
-                f"{folder} is no result: it has no {FILE_NAME}. Give the folder that a run wrote."
-            ) from error
+            raise ResultError(f"{folder} is no result: it has no {FILE_NAME}. Give the folder that a run wrote.") from error
         except (OSError, ValueError) as error:
-            raise ResultError(
-                f"{path} cannot be read ({error}). The result is damaged; run again."
-            ) from error
+            raise ResultError(f"{path} cannot be read ({error}). The result is damaged; run again.") from error
         found = data.get("format_version") if isinstance(data, dict) else None
         if found != FORMAT_VERSION:
             raise ResultError(

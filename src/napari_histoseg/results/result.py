@@ -40,9 +40,7 @@ class Result:
         self._objects: pd.DataFrame | None = None
 
     def __repr__(self) -> str:
-        return (
-            f"<Result of {self.record.method} on {self.record.slide.name}, {self.record.status}: {self.path}>"
-        )
+        return f"<Result of {self.record.method} on {self.record.slide.name}, {self.record.status}: {self.path}>"
 
     @property
     def record(self) -> RunRecord:

@@ -31,9 +31,7 @@ def outline_of(mask: NDArray[np.bool_], origin: tuple[float, float], downsample:
     return shapely.transform(union, lambda points: points * downsample)
 
 
-def measure_plainly(
-    labels: NDArray[np.int32], box: Box, mpp: float, downsample: float, outlines: bool = True
-) -> pd.DataFrame:
+def measure_plainly(labels: NDArray[np.int32], box: Box, mpp: float, downsample: float, outlines: bool = True) -> pd.DataFrame:
     """Area, centroid and outline of every object in a window.
 
     Parameters

@@ -69,9 +69,7 @@ class ResultStore:
         self._closed = False
 
     @classmethod
-    def create(
-        cls, path: Path | str | None, record: RunRecord, outputs: Iterable[str], overwrite: bool = False
-    ) -> ResultStore:
+    def create(cls, path: Path | str | None, record: RunRecord, outputs: Iterable[str], overwrite: bool = False) -> ResultStore:
         """Start a new result.
 
         Parameters
@@ -246,9 +244,7 @@ class ResultStore:
             return
         box, values = pixels
         if values.shape[:2] != box.shape:
-            raise ValueError(
-                f"{kind} of shape {values.shape[:2]} do not fill their box of shape {box.shape}."
-            )
+            raise ValueError(f"{kind} of shape {values.shape[:2]} do not fill their box of shape {box.shape}.")
         if kind == "labels" and not values.any():
             return
         if values.ndim == 3:
@@ -313,9 +309,7 @@ def _fresh_folder(path: Path, overwrite: bool) -> Path:
 
 
 def _cannot_create(path: Path, error: OSError) -> ResultError:
-    return ResultError(
-        f"The result folder {path} cannot be made: {error.strerror}. Choose a folder that you may write."
-    )
+    return ResultError(f"The result folder {path} cannot be made: {error.strerror}. Choose a folder that you may write.")
 
 
 def remove_result(path: Path) -> None:

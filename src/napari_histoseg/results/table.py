@@ -50,9 +50,7 @@ def to_arrow(objects: pd.DataFrame | None) -> pa.Table:
     if objects is None or (objects.empty and "id" not in objects.columns):
         return pa.table({name: pa.array([], kind) for name, kind in _LEADING.items()})
     if "id" not in objects.columns:
-        raise ResultError(
-            f"The object table has no column 'id'; it has {', '.join(map(str, objects.columns))}."
-        )
+        raise ResultError(f"The object table has no column 'id'; it has {', '.join(map(str, objects.columns))}.")
     middle = [str(c) for c in objects.columns if c not in _LEADING and c != OUTLINE]
     names = [*_LEADING, *middle, *([OUTLINE] if OUTLINE in objects.columns else [])]
     fields = {name: _column(objects, name) for name in names}
@@ -66,9 +64,7 @@ def _column(objects: pd.DataFrame, name: str) -> pa.Array:
     if name == OUTLINE:
         return pa.array(values.tolist(), pa.binary())
     if name in _LEADING:
-        return pa.array(
-            values.tolist() if name == "class" else values.to_numpy(), _LEADING[name], from_pandas=True
-        )
+        return pa.array(values.tolist() if name == "class" else values.to_numpy(), _LEADING[name], from_pandas=True)
     if isinstance(values.dtype, pd.CategoricalDtype):
         values = values.astype(object)
     return pa.array(values, from_pandas=False)
@@ -199,10 +195,7 @@ class _Run:
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table with exactly the columns of ``schema``: cast, missing ones null."""
-    columns = [
-        table[f.name].cast(f.type) if f.name in table.column_names else pa.nulls(table.num_rows, f.type)
-        for f in schema
-    ]
+    columns = [table[f.name].cast(f.type) if f.name in table.column_names else pa.nulls(table.num_rows, f.type) for f in schema]
     return pa.Table.from_arrays(columns, schema=schema)
 
 
@@ -236,9 +229,7 @@ def _more_columns(files: Sequence[Path], enrich: Enrich | None) -> pa.Table:
     known = ["id", "centroid_x_um", "centroid_y_um"]
     rows = [t for t in iter_sorted(files, known) if t.num_rows]
     objects = pa.concat_tables(rows) if rows else to_arrow(None).select(known)
-    return pa.Table.from_pandas(
-        enrich(objects.select(known).to_pandas()), preserve_index=False
-    ).replace_schema_metadata(None)
+    return pa.Table.from_pandas(enrich(objects.select(known).to_pandas()), preserve_index=False).replace_schema_metadata(None)
 
 
 def _beside(tables: Iterable[pa.Table], more: pa.Table) -> Iterator[pa.Table]:

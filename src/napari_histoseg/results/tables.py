@@ -30,9 +30,7 @@ def write_h5ad(result: Result, path: Path) -> None:
     try:
         import anndata
     except ImportError as error:
-        raise SettingsError(
-            "Writing .h5ad needs the package anndata. Install it with: pip install anndata"
-        ) from error
+        raise SettingsError("Writing .h5ad needs the package anndata. Install it with: pip install anndata") from error
     objects = result.objects
     known = ("id", "centroid_x_um", "centroid_y_um", "probability")
     names = [c for c in objects.columns if c not in known and pd.api.types.is_numeric_dtype(objects[c])]
@@ -44,9 +42,7 @@ def write_h5ad(result: Result, path: Path) -> None:
         },
         index=objects["id"].astype(str).to_numpy(),
     )
-    data = anndata.AnnData(
-        X=objects[names].to_numpy(np.float32, na_value=np.nan), obs=obs, var=pd.DataFrame(index=names)
-    )
+    data = anndata.AnnData(X=objects[names].to_numpy(np.float32, na_value=np.nan), obs=obs, var=pd.DataFrame(index=names))
     data.obsm["spatial"] = objects[["centroid_x_um", "centroid_y_um"]].to_numpy(np.float64)
     data.uns["histoseg"] = {
         "method": result.record.method,
