@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QButtonGroup, QGridLayout, QLabel, QPushButton, QVBox
 from napari_histoseg.errors import HistosegError
 from napari_histoseg.gui.corrections import Corrections, Point
 from napari_histoseg.gui.features import show_measurements
+from napari_histoseg.gui.highlight import clear_marks, show_line
 from napari_histoseg.gui.live import show_changes
 from napari_histoseg.gui.shown import result_of
 from napari_histoseg.gui.slides import open_slide_by
@@ -163,14 +164,18 @@ class EditBar(QWidget):
         if event.button != 1:
             return
         tool = self._tool_of(event.modifiers)
-        start, begun = self._point(event.position), np.array(event.pos, float)
+        world, start, begun = event.position, self._point(event.position), np.array(event.pos, float)
         keep_pan, layer.mouse_pan = layer.mouse_pan, tool not in (SPLIT, MERGE)
         moved = 0.0
         yield
         while event.type == "mouse_move":
             moved = max(moved, float(np.abs(np.array(event.pos, float) - begun).max()))
+            if tool in (SPLIT, MERGE) and moved > CLICK_PX:
+                show_line(self._viewer, layer, world, event.position)
             yield
         layer.mouse_pan = keep_pan
+        if tool in (SPLIT, MERGE):
+            clear_marks(self._viewer)
         if moved > CLICK_PX:
             self.drag(tool, start, self._point(event.position))
         else:

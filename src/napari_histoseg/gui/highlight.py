@@ -46,15 +46,38 @@ def highlight(viewer: Viewer, layer: Labels, row: Any) -> None:
     if result is None:
         return
     corners = outline_of(result, int(row["id"]), float(row["centroid_x_um"]), float(row["centroid_y_um"]))
-    mark = _mark(viewer, layer, 0.5 if result.mpp else 2.0)
-    mark.selected_data = set(range(len(mark.data)))
-    mark.remove_selected()
+    mark = _emptied(_mark(viewer, layer))
     if corners is not None:
-        mark.add_polygons([np.array([layer.data_to_world(point) for point in corners])])
+        mark.add_polygons([np.array([layer.data_to_world(point) for point in corners])], edge_width=_width(viewer))
         mark.selected_data = set()
 
 
-def _mark(viewer: Viewer, layer: Labels, width: float) -> Shapes:
+def show_line(viewer: Viewer, layer: Labels, start: Any, end: Any) -> None:
+    """Draw the line of a drag, between two world points."""
+    mark = _emptied(_mark(viewer, layer))
+    mark.add_lines([np.array([start, end], float)[:, -2:]], edge_width=_width(viewer))
+    mark.selected_data = set()
+
+
+def clear_marks(viewer: Viewer) -> None:
+    """Take outline and line away."""
+    for mark in viewer.layers:
+        if mark.metadata.get(KEY, {}).get("highlight"):
+            _emptied(mark)
+
+
+def _width(viewer: Viewer) -> float:
+    """Two canvas pixels, in the world's units."""
+    return 2 / max(float(viewer.scene.camera.zoom), 1e-6)
+
+
+def _emptied(mark: Any) -> Shapes:
+    mark.selected_data = set(range(len(mark.data)))
+    mark.remove_selected()
+    return cast("Shapes", mark)
+
+
+def _mark(viewer: Viewer, layer: Labels) -> Shapes:
     """The layer that the outline is drawn into; added when it is not there, without changing what is chosen."""
     found: list[Any] = [x for x in viewer.layers if x.metadata.get(KEY, {}).get("highlight")]
     if found:
@@ -65,7 +88,6 @@ def _mark(viewer: Viewer, layer: Labels, width: float) -> Shapes:
         name=NAME,
         edge_color="#ffe14d",
         face_color="transparent",
-        edge_width=width,
         units=layer.units,
         axis_labels=("y", "x"),
         metadata={KEY: {"highlight": True}},
@@ -91,9 +113,3 @@ def outline_of(result: Result, number: int, x_um: float, y_um: float) -> NDArray
         return None
     longest = max(contours, key=len)
     return np.asarray(longest[:-1] - 1 + (box.y, box.x), float)
-
-
-def clear_highlight(viewer: Viewer) -> None:
-    """Take the outline away."""
-    for mark in [x for x in viewer.layers if x.metadata.get(KEY, {}).get("highlight")]:
-        viewer.layers.remove(mark)
