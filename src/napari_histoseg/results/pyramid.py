@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.codecs import BytesCodec, ZstdCodec
 
 from napari_histoseg.results.files import sync_file
 from napari_histoseg.results.record import ClassRecord, RunRecord
@@ -43,6 +44,8 @@ def create_pyramid(folder: Path, kind: Kind, record: RunRecord) -> list[zarr.Arr
             str(level),
             shape=(*channels, *shape),
             chunks=(*channels, CHUNK_PX, CHUNK_PX),
+            serializer=BytesCodec(endian="little"),
+            compressors=ZstdCodec(level=0, checksum=False),
             dtype=DTYPES[kind],
             fill_value=255 if kind == "image" else 0,
             dimension_names=("c", "y", "x") if channels else ("y", "x"),
