@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from napari_histoseg.gui.nuclei import NucleiDock
-from napari_histoseg.results import open_result
-from napari_histoseg.results.pyramid import open_pyramid
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from scipy import ndimage
+
+from napari_histoseg.gui.nuclei import NucleiDock
+from napari_histoseg.results import open_result
+from napari_histoseg.results.pyramid import open_pyramid
 
 LEFT = Qt.MouseButton.LeftButton
 

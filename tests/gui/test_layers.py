@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from napari.layers import Image, Labels, Layer, Shapes
+
 from napari_histoseg._testing import he_image, write_svs
 from napari_histoseg.errors import RegionError, SlideError
 from napari_histoseg.gui.layers import box_around, level0_points, place, slide_layer, tissue_layer, tissue_of, world_points

@@ -8,6 +8,7 @@ from typing import Any
 import napari
 import numpy as np
 import pytest
+
 from napari_histoseg._testing import he_image
 from napari_histoseg.gui.layers import KEY, slide_layer
 from napari_histoseg.gui.nuclei import NucleiDock
@@ -185,7 +186,7 @@ def test_without_a_pixel_size_the_window_asks_and_then_runs(dock: NucleiDock, qt
     assert "has no pixel size" in dock.progress.message.text()
     dock.header.mpp.setValue(0.5)
     dock.header.use.click()
-    assert "given by you" in dock.header.size.text()
+    assert "given by you" in dock.header.pixel_size.text()
     dock.run_button.click()
     wait(dock, qtbot)
     result = dock.edit.result

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
+
 from napari_histoseg.gui.highlight import NAME
 from napari_histoseg.gui.nuclei import NucleiDock
 from napari_histoseg.gui.table import ObjectsDock
 from napari_histoseg.gui.tablemodel import TableModel, text_of
-from qtpy.QtCore import Qt
-from qtpy.QtTest import QTest
 
 DESCENDING = Qt.SortOrder.DescendingOrder
 

@@ -10,6 +10,7 @@ from qtpy.QtCore import QObject
 from napari_histoseg.gui.jobs import Job, Plain
 from napari_histoseg.predict.events import Finished, RunEvent
 
+
 def in_background(
     title: str,
     work: Callable[[], Any],

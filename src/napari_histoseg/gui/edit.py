@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QTimer, Signal
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QButtonGroup, QGridLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_histoseg.errors import HistosegError
@@ -15,6 +15,7 @@ from napari_histoseg.gui.corrections import Corrections, Point
 from napari_histoseg.gui.features import show_measurements
 from napari_histoseg.gui.highlight import clear_marks, show_line
 from napari_histoseg.gui.live import show_changes
+from napari_histoseg.gui.qt import Signal
 from napari_histoseg.gui.shown import result_of
 from napari_histoseg.gui.slides import open_slide_by
 

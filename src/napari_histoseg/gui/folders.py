@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QLineEdit, QPushButton, QWidget
 
 from napari_histoseg.errors import HistosegError
+from napari_histoseg.gui.qt import Signal
 from napari_histoseg.results.files import TemporaryFolder
 from napari_histoseg.slide.cache import cache_root
 

@@ -7,7 +7,6 @@ from typing import Any, Literal, get_args, get_origin
 
 import annotated_types
 from pydantic.fields import FieldInfo
-from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -22,6 +21,7 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 
 from napari_histoseg.errors import SettingsError
+from napari_histoseg.gui.qt import Signal
 from napari_histoseg.methods.settings import Settings
 
 LARGEST = 2**31 - 1
@@ -120,7 +120,7 @@ def _form_layout() -> QFormLayout:
 
 def editor_for(info: FieldInfo) -> Editor:
     """The widget that fits a field's type and bounds."""
-    kind = info.annotation
+    kind: Any = info.annotation
     if kind is bool:
         box = QCheckBox()
         return box, box.isChecked, box.setChecked, box.toggled

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
 from napari_histoseg.errors import HistosegError, SlideError
 from napari_histoseg.gui.background import in_background
 from napari_histoseg.gui.layers import KEY, tissue_layer, tissue_of
 from napari_histoseg.gui.pixelsize import remember
+from napari_histoseg.gui.qt import Signal
 from napari_histoseg.gui.slides import is_slide_layer, rescale, set_pixel_size, slide_of
 from napari_histoseg.slide import Slide, TissueMask, tissue_mask
 
@@ -40,8 +41,8 @@ class SlideHeader(QWidget):
         self.slides = QComboBox()
         self.slides.setToolTip("The image to work on. Any flat RGB image layer will do.")
         self.slides.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.size = QLabel()
-        self.size.setToolTip("Size of a pixel of the finest level, and where the number comes from.")
+        self.pixel_size = QLabel()
+        self.pixel_size.setToolTip("Size of a pixel of the finest level, and where the number comes from.")
         self.edit = QPushButton("Change…")
         self.edit.setCheckable(True)
         self.edit.setToolTip("State the pixel size yourself.")
@@ -70,7 +71,7 @@ class SlideHeader(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setVerticalSpacing(4)
         layout.addRow("Slide", self.slides)
-        layout.addRow("Pixel size", _row(self.size, self.edit))
+        layout.addRow("Pixel size", _row(self.pixel_size, self.edit))
         self._asking = _row(self.mpp, self.use)
         self._asking.hide()
         layout.addRow("", self._asking)
@@ -137,18 +138,18 @@ class SlideHeader(QWidget):
         self.detect.setEnabled(self.layer is not None)
         self.edit.setEnabled(self.layer is not None)
         if self.layer is None:
-            self.size.setText("no slide is open")
+            self.pixel_size.setText("no slide is open")
             self.tissue.setText("")
             return
         try:
             slide = self.slide()
         except HistosegError as error:
-            self.size.setText("not known")
+            self.pixel_size.setText("not known")
             self.message.emit(str(error))
             return
         known = slide.mpp is not None
         source = SOURCES.get(slide.mpp_source or "", "")
-        self.size.setText(f"{slide.mpp:.4g} µm/px, {source}" if known else "not in the file: please state it")
+        self.pixel_size.setText(f"{slide.mpp:.4g} µm/px, {source}" if known else "not in the file: please state it")
         self.mpp.setValue(slide.mpp or 0.25)
         self.edit.setChecked(not known)
         self._show_tissue()

@@ -108,7 +108,7 @@ def outline_of(result: Result, number: int, x_um: float, y_um: float) -> NDArray
     if box.empty:
         return None
     window = np.asarray(result.arrays()["labels"][0][box.slices]) == number
-    contours = find_contours(np.pad(window, 1).astype(np.float32), 0.5)
+    contours = find_contours(np.pad(window, 1).astype(np.float32), 0.5)  # type: ignore[no-untyped-call]
     if not contours:
         return None
     longest = max(contours, key=len)

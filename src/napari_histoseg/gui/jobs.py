@@ -15,9 +15,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from napari.qt.threading import GeneratorWorker, create_worker
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject
 
 from napari_histoseg.errors import HistosegError
+from napari_histoseg.gui.qt import Signal
 from napari_histoseg.predict.events import Finished, Notice, RunEvent, Started, TileDone
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class _Pace:
         return Progress(tile.done, tile.total, tile.n_objects, left)
 
 
-class _Worker(GeneratorWorker):  # type: ignore[misc, type-arg]
+class _Worker(GeneratorWorker):  # type: ignore[misc]
     """A generator worker that is asked to end instead of being dropped, so that the iterator is closed on its thread."""
 
     stop: threading.Event
@@ -188,7 +189,8 @@ def stop_all(seconds: float = 30.0) -> bool:
     for job in jobs:
         job.cancel()
     until = time.monotonic() + seconds
-    return all([job.wait(max(0.0, until - time.monotonic())) for job in jobs])
+    stored = [job.wait(max(0.0, until - time.monotonic())) for job in jobs]
+    return all(stored)
 
 
 Pump = Callable[[], Generator[object, None, _End]]

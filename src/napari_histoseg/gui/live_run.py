@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject
 
 from napari_histoseg.gui.jobs import Job, Progress
 from napari_histoseg.gui.layers import KEY, LayerData, labels_layer, level0_points, probability_layer
 from napari_histoseg.gui.live import show_changes
+from napari_histoseg.gui.qt import Signal
 from napari_histoseg.methods.settings import RunSettings
 from napari_histoseg.predict.events import RunEvent, Started
 from napari_histoseg.slide import Slide, TissueMask

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 from napari_histoseg.errors import HistosegError
+from napari_histoseg.gui.qt import Signal
 
 if TYPE_CHECKING:
     from napari_histoseg.nn.weights import ModelCard

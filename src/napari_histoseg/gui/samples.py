@@ -32,9 +32,9 @@ def cmu_region() -> list[LayerData] | list[tuple[None]]:
 def stained_tissue() -> list[LayerData]:
     """scikit-image's stained tissue (512 × 512 px, immunohistochemistry); needs no network."""
     from napari_histoseg.gui.layers import slide_layer
-    from napari_histoseg.samples import tissue_image
+    from napari_histoseg.samples import TISSUE_MPP, tissue_image
     from napari_histoseg.slide import open_slide
 
-    slide = open_slide(tissue_image(), mpp=0.5)
+    slide = open_slide(tissue_image(), mpp=TISSUE_MPP)
     data, keywords, kind = slide_layer(slide)
     return [(data, {**keywords, "name": "Stained tissue"}, kind)]

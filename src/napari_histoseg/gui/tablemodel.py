@@ -128,8 +128,9 @@ def _says_something(column: pd.Series[Any]) -> bool:
 
 def text_of(value: Any) -> str:
     """A cell's text: four significant digits for measurements."""
-    if value is None or (isinstance(value, (float, np.floating)) and not np.isfinite(value)):
+    if not isinstance(value, (float, np.floating)):
+        return "" if value is None else str(value)
+    number = float(value)
+    if not np.isfinite(number):
         return ""
-    if isinstance(value, (float, np.floating)):
-        return f"{value:.1f}" if abs(value) >= 100 else f"{value:.4g}"
-    return str(value)
+    return f"{number:.1f}" if abs(number) >= 100 else f"{number:.4g}"

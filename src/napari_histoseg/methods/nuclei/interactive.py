@@ -83,8 +83,8 @@ def _basin(values: NDArray[np.float32], row: int, column: int) -> NDArray[np.boo
     # Networks draw flat tops: the distance to the edge tells two touching nuclei apart where the probability does not.
     depth = ndimage.distance_transform_edt(np.pad(values >= 0.5 * peak, 1, mode="edge"))[1:-1, 1:-1]
     hill = ndimage.gaussian_filter(depth * values / peak, 1.0)
-    markers, _ = ndimage.label(h_maxima(hill, DIP_PX))
-    basins = watershed(-hill, markers, mask=values >= LEAST_PROBABILITY)
+    markers, _ = ndimage.label(h_maxima(hill, DIP_PX))  # type: ignore[no-untyped-call]
+    basins = watershed(-hill, markers, mask=values >= LEAST_PROBABILITY)  # type: ignore[no-untyped-call]
     return np.asarray(basins == basins[row, column])
 
 
