@@ -199,8 +199,7 @@ def test_function_bodies_have_at_most_60_lines(module: Module) -> None:
     long = {
         node.name: lines
         for node in ast.walk(module.tree)
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-        and (lines := (node.end_lineno or 0) - node.body[0].lineno + 1) > 60
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and (lines := (node.end_lineno or 0) - node.body[0].lineno + 1) > 60
     }
     assert not long
 
@@ -212,9 +211,7 @@ def test_every_module_says_what_it_is(module: Module) -> None:
 
 @per_module
 def test_public_functions_and_classes_have_docstrings(module: Module) -> None:
-    definitions = [
-        n for n in module.tree.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-    ]
+    definitions = [n for n in module.tree.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))]
     bare = [n.name for n in definitions if not n.name.startswith("_") and not ast.get_docstring(n)]
     assert not bare
 
@@ -226,18 +223,12 @@ def test_every_argument_has_a_type(module: Module) -> None:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             given = node.args
             every = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
-            untyped += [
-                f"{node.name}({a.arg})"
-                for a in every
-                if a is not None and a.annotation is None and a.arg not in ("self", "cls")
-            ]
+            untyped += [f"{node.name}({a.arg})" for a in every if a is not None and a.annotation is None and a.arg not in ("self", "cls")]
     assert not untyped
 
 
 # Written in two parts, so that this file does not hold them itself.
-UNFINISHED = re.compile(
-    r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b|NotImplemented" r"Error|place" r"holder|for n" r"ow\b"
-)
+UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b|NotImplemented" r"Error|place" r"holder|for n" r"ow\b")
 
 
 def _written() -> list[Path]:
@@ -258,13 +249,9 @@ def test_nothing_is_left_unfinished() -> None:
 
 
 def _drops_errors(handler: ast.ExceptHandler) -> bool:
-    broad = handler.type is None or (
-        isinstance(handler.type, ast.Name) and handler.type.id in ("Exception", "BaseException")
-    )
+    broad = handler.type is None or (isinstance(handler.type, ast.Name) and handler.type.id in ("Exception", "BaseException"))
     silent = (ast.Pass, ast.Continue)
-    return broad and all(
-        isinstance(s, silent) or (isinstance(s, ast.Return) and s.value is None) for s in handler.body
-    )
+    return broad and all(isinstance(s, silent) or (isinstance(s, ast.Return) and s.value is None) for s in handler.body)
 
 
 @per_module
@@ -302,9 +289,7 @@ class TestEveryMethod:
     def test_settings_say_what_they_are(self, name: str) -> None:
         spec = methods.get(name).spec
         for model in filter(None, (spec.settings, spec.training)):
-            assert not [
-                key for key, field in model.model_fields.items() if not (field.title and field.description)
-            ]
+            assert not [key for key, field in model.model_fields.items() if not (field.title and field.description)]
 
 
 def test_every_folder_of_a_method_is_listed() -> None:

@@ -178,11 +178,7 @@ def test_every_column_of_the_table_is_explained(things: Path, tmp_path: Path) ->
     import napari_histoseg as hs
 
     result = hs.run("nuclei", things / "slide.svs", out=tmp_path / "result", model="log")
-    explained = {
-        name
-        for row in first_column(ROOT / "docs" / "results.md", "## The table")
-        for name in re.findall(r"`([^`]+)`", row[0])
-    }
+    explained = {name for row in first_column(ROOT / "docs" / "results.md", "## The table") for name in re.findall(r"`([^`]+)`", row[0])}
     assert set(result.table(outlines=True).columns) == explained
 
 
