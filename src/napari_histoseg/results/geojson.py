@@ -54,18 +54,32 @@ def features(result: Result) -> Iterator[str]:
     for objects in result.iter_objects():
         geometries = shapely.to_geojson(_geometries(objects, result))
         names = [c for c in objects.columns if c not in ("id", "class", "outline") and _numeric(objects[c])]
-        values = objects[names].to_numpy(float)
-        classes = objects["class"].tolist()
-        for row, (identity, geometry) in enumerate(zip(objects["id"], geometries, strict=True)):
-            properties: dict[str, Any] = {"objectType": "detection"}
-            if isinstance(classes[row], str):
-                color = rgb(color_of(classes[row], colors))
-                properties["classification"] = {"name": classes[row], "color": color}
-            properties["measurements"] = {
-                name: float(f"{value:.7g}") for name, value in zip(names, values[row], strict=True) if math.isfinite(value)
-            }
-            head = f'{{"type":"Feature","id":"{UUID(int=int(identity))}","geometry":'
-            yield f'{head}{geometry},"properties":{json.dumps(properties, ensure_ascii=False)}}}'
+        values = _significant(objects[names].to_numpy(float))
+        finite = np.isfinite(values).all(axis=1).tolist()
+        heads = {name: _classification(name, colors) for name in objects["class"].unique()}
+        rows = zip(objects["id"].tolist(), objects["class"], geometries, values.tolist(), finite, strict=True)
+        for identity, name, geometry, row, clean in rows:
+            measured = {n: v for n, v in zip(names, row, strict=True) if clean or math.isfinite(v)}
+            yield (
+                f'{{"type":"Feature","id":"{UUID(int=identity)}","geometry":{geometry},"properties":'
+                f'{{"objectType":"detection",{heads[name]}"measurements":{json.dumps(measured)}}}}}'
+            )
+
+
+def _classification(name: object, colors: dict[str, str]) -> str:
+    if not isinstance(name, str):
+        return ""
+    value = {"name": name, "color": rgb(color_of(name, colors))}
+    return f'"classification":{json.dumps(value, ensure_ascii=False)},'
+
+
+def _significant(values: NDArray[np.float64], digits: int = 7) -> NDArray[np.float64]:
+    """Numbers rounded to what a 32-bit float holds, so that their text is short."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unit = 10.0 ** (np.floor(np.log10(np.abs(values))) + 1 - digits)
+        # Division by a power of ten is exact to the last digit; multiplication by its inverse is not.
+        rounded = np.where(unit < 1, np.round(values / unit) / np.round(1 / unit), np.round(values / unit) * unit)
+    return np.where(np.isfinite(rounded), rounded, values)
 
 
 def class_colors(record: RunRecord) -> dict[str, str]:
