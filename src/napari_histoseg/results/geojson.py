@@ -55,7 +55,7 @@ def features(result: Result) -> Iterator[str]:
         geometries = shapely.to_geojson(_geometries(objects, result))
         names = [c for c in objects.columns if c not in ("id", "class", "outline") and _numeric(objects[c])]
         values = _significant(objects[names].to_numpy(float))
-        finite = np.isfinite(values).all(axis=1).tolist()
+        finite: list[bool] = [bool(row.all()) for row in np.isfinite(values)]
         heads = {name: _classification(name, colors) for name in objects["class"].unique()}
         rows = zip(objects["id"].tolist(), objects["class"], geometries, values.tolist(), finite, strict=True)
         for identity, name, geometry, row, clean in rows:
