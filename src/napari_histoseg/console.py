@@ -1,18 +1,51 @@
-"""What the command line shows while it works: a progress line and notes on stderr."""
+"""What the command line shows: progress on stderr, JSON on stdout; and how Ctrl-C stops it."""
 
 from __future__ import annotations
 
+import json
+import math
+import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
+
+import click
 
 from napari_histoseg.errors import RunError
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from napari_histoseg.predict.events import Finished, RunEvent
     from napari_histoseg.train.loop import Trained, TrainEvent
+
+Event = TypeVar("Event")
+REDRAW_S = 0.1
+LOG_STEPS = 10
+"""In a log, a line at every tenth."""
+
+
+def print_json(value: Any) -> None:
+    """Print JSON on stdout; it has no NaN, so a number that is not defined is null."""
+    click.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def help_without_command(context: click.Context) -> None:
+    """A group called without a command shows its help."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(2)
 
 
 def clock(seconds: float) -> str:
@@ -22,41 +55,45 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
 
 
-def left(done: int, total: int, first: int, seconds: float) -> str:
-    """Time left, from the pace since ``first`` items were there; empty before the first is done."""
-    fresh = done - first
-    return f", {clock(seconds / fresh * (total - done))} left" if fresh > 0 and done < total else ""
-
-
 class Progress:
-    """A line that is redrawn on a terminal; in a log, one line now and then.
+    """A line that is redrawn on a terminal; in a log, a line at every tenth.
 
     Parameters
     ----------
     stream : text stream, optional
         stderr when not given.
-    every_s : float, optional
-        Least time between two updates: 0.1 s on a terminal, 15 s in a log.
+    now : callable, optional
+        The time in seconds.
     """
 
-    def __init__(self, stream: TextIO | None = None, every_s: float | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, now: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream if stream is not None else sys.stderr
+        self._now = now
         self._live = self._stream.isatty()
-        self._every = every_s if every_s is not None else (0.1 if self._live else 15.0)
-        self._last = -float("inf")
+        self._drawn = -float("inf")
+        self._step = 0
         self._width = 0
+        self.start(0)
 
-    def update(self, text: str, always: bool = False) -> None:
-        """Show a new state; dropped when the last is younger than ``every_s``, unless ``always``."""
-        now = time.monotonic()
-        if not always and now - self._last < self._every:
+    def start(self, done: int) -> None:
+        """Time left is reckoned from here, where ``done`` items are there already."""
+        self._first, self._begun = done, self._now()
+
+    def update(self, done: int, total: int, text: str) -> None:
+        """Show a new state and the time left, if it is time to."""
+        now = self._now()
+        if self._live and now - self._drawn < REDRAW_S and done < total:
             return
-        self._last = now
+        step = LOG_STEPS * done // max(total, 1)
+        if not self._live and step == self._step:
+            return
+        self._drawn, self._step = now, step
+        line = text + self._left(done, total)
         if self._live:
-            self._stream.write("\r" + text.ljust(self._width))
-            self._width = len(text)
+            self._stream.write("\r" + line.ljust(self._width))
+            self._width = len(line)
         else:
-            self._stream.write(text + "\n")
+            self._stream.write(line + "\n")
         self._stream.flush()
 
     def note(self, text: str) -> None:
@@ -72,10 +109,56 @@ class Progress:
             self._stream.flush()
         self._width = 0
 
+    def _left(self, done: int, total: int) -> str:
+        fresh = done - self._first
+        if fresh <= 0 or done >= total:
+            return ""
+        return f", {clock((self._now() - self._begun) / fresh * (total - done))} left"
 
-def _closing(events: Iterator[Any]) -> closing[Any]:
-    """Events come from generators, whose ``close`` ends the work and keeps what is done."""
-    return closing(cast(Any, events))
+
+@contextmanager
+def stop_request() -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C and ``kill`` ask instead of strike: yields a function that tells whether they did.
+
+    Work then ends between two steps, with everything stored. A second Ctrl-C strikes at once.
+    """
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    # Python hands signals to the main thread only; one that the caller ignores (nohup) stays ignored.
+    in_main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if in_main else ()
+    before = {n: handler for n in numbers if (handler := signal.getsignal(n)) not in (None, signal.SIG_IGN)}
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def until_stopped(events: Iterator[Event]) -> Generator[Event]:
+    """The events of a run or training, until Ctrl-C; then the run is closed, which keeps what is done.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Somebody asked to stop.
+    """
+    with ExitStack() as stack, closing(cast(Any, events)):
+        asked: Callable[[], bool] | None = None
+        for event in events:
+            # Until the first event nothing is written, and loading may take long: there Ctrl-C strikes at once.
+            asked = asked or stack.enter_context(stop_request())
+            yield event
+            if asked():
+                raise KeyboardInterrupt
 
 
 def watch_run(events: Iterator[RunEvent], progress: Progress) -> Finished:
@@ -85,21 +168,22 @@ def watch_run(events: Iterator[RunEvent], progress: Progress) -> Finished:
     ------
     HistosegError
         What the run raises.
+    KeyboardInterrupt
+        On Ctrl-C.
     """
     from napari_histoseg.predict.events import Finished, Notice, Started, TileDone
 
-    first = 0
-    with _closing(events):
-        for event in events:
+    with closing(until_stopped(events)) as going:
+        for event in going:
             match event:
                 case Started():
-                    first = event.done
-                    before = f", {first} of them done before" if first else ""
-                    progress.note(f"{event.total} tiles at {event.mpp:.3g} µm/px on {event.device} ({event.precision}){before}")
+                    progress.start(event.done)
+                    before = f", {event.done} of them done before" if event.done else ""
+                    where = f"{event.mpp:.3g} µm/px on {event.device} ({event.precision})"
+                    progress.note(f"{event.total} tiles at {where}{before}")
                 case TileDone():
-                    time_left = left(event.done, event.total, first, event.seconds)
-                    text = f"{event.done}/{event.total} tiles, {event.n_objects} objects{time_left}"
-                    progress.update(text, always=event.done == event.total)
+                    text = f"{event.done}/{event.total} tiles, {event.n_objects} objects"
+                    progress.update(event.done, event.total, text)
                 case Notice():
                     progress.note(f"note: {event.message}")
                 case Finished():
@@ -114,17 +198,21 @@ def watch_training(events: Iterator[TrainEvent], progress: Progress) -> Trained:
     ------
     HistosegError
         What the training raises.
+    KeyboardInterrupt
+        On Ctrl-C.
     """
     from napari_histoseg.train.loop import StepDone, Trained, Validated
 
-    first: int | None = None
-    with _closing(events):
-        for event in events:
+    started = False
+    with closing(until_stopped(events)) as going:
+        for event in going:
             match event:
                 case StepDone():
-                    first = event.step - 1 if first is None else first
-                    time_left = left(event.step, event.steps, first, event.seconds)
-                    progress.update(f"step {event.step}/{event.steps}, loss {event.loss:.4g}{time_left}")
+                    if not started:
+                        progress.start(event.step)
+                        started = True
+                    text = f"step {event.step}/{event.steps}, loss {event.loss:.4g}"
+                    progress.update(event.step, event.steps, text)
                 case Validated():
                     scores = ", ".join(f"{name} {value:.4g}" for name, value in event.scores.items())
                     progress.note(f"step {event.step}: {scores}{' (best so far, kept)' if event.best else ''}")

@@ -5,22 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 import napari_histoseg as hs
 from napari_histoseg.samples import sample_slide
+from napari_histoseg.summary import summarize
 
 if TYPE_CHECKING:
     from napari_histoseg.console import Progress
 
+FILES = {"picture": "overlay.png", "outlines": "nuclei.geojson.gz", "table": "nuclei.csv"}
 
-def run_demo(out: Path, progress: Progress) -> dict[str, Any]:
+
+def run_demo(out: Path, progress: Progress, download: bool = True) -> dict[str, Any]:
     """Find the nuclei of the sample slide and write a picture, outlines and a table into ``out``.
+
+    Run again, it replaces what it wrote.
 
     Returns
     -------
     dict
-        The slide, counts and sizes, seconds and the files written; only JSON types.
+        Counts, sizes, seconds and the files written; only JSON types.
 
     Raises
     ------
@@ -29,31 +32,28 @@ def run_demo(out: Path, progress: Progress) -> dict[str, Any]:
     """
     from napari_histoseg.console import watch_run
 
-    slide = sample_slide()
-    mpp = slide.require_mpp()
-    progress.note(f"{slide.name}: {slide.width} × {slide.height} px, {mpp:.3g} µm/px ({slide.mpp_source})")
-    if slide.mpp_source == "user":
+    with sample_slide(download) as slide:
         progress.note(
-            "The sample slide is not on this machine and could not be downloaded, so this is stained tissue that comes "
-            "with scikit-image. It is immunohistochemistry, and its pixel size is assumed."
+            f"{slide.name}: {slide.width} × {slide.height} px, {slide.mpp:.3g} µm/px ({slide.mpp_source})"
         )
-    finished = watch_run(hs.iter_run("nuclei", slide, out=out / "result", overwrite=True), progress)
-    result = finished.result
-    files = {
-        kind: str(hs.export(result, out / f"nuclei{extension}", overwrite=True, slide=slide))
-        for kind, extension in {"picture": ".png", "outlines": ".geojson", "table": ".csv"}.items()
-    }
-    tissue_mm2 = hs.tissue_mask(slide).area_px * mpp**2 / 1e6
-    areas = result.objects["area_um2"].to_numpy(float)
+        if slide.mpp_source == "user":
+            progress.note(
+                f"The sample slide is not on this machine and {'could not be' if download else 'was not'} downloaded, so "
+                "this is stained tissue that comes with scikit-image. It is immunohistochemistry, not H&E, and its pixel "
+                "size is assumed."
+            )
+        finished = watch_run(hs.iter_run("nuclei", slide, out=out / "result", overwrite=True), progress)
+        result = finished.result
+        files = {
+            kind: str(hs.export(result, out / name, overwrite=True, slide=slide))
+            for kind, name in FILES.items()
+        }
+        found = summarize(slide, result, finished.seconds)
+    areas = result.objects["area_um2"]
     return {
         "slide": slide.name,
-        "mpp": mpp,
-        "mpp_source": slide.mpp_source,
-        "nuclei": len(areas),
-        "tissue_mm2": round(tissue_mm2, 4),
-        "nuclei_per_mm2": round(len(areas) / tissue_mm2, 1) if tissue_mm2 > 0 else 0.0,
-        "mean_area_um2": round(float(np.mean(areas)), 2) if len(areas) else 0.0,
-        "seconds": round(finished.seconds, 2),
-        "device": result.record.device,
+        **found,
+        "mean_area_um2": float(areas.mean()) if len(areas) else None,
+        "sd_area_um2": float(areas.std()) if len(areas) > 1 else None,
         "files": {**files, "result": str(result.path)},
     }

@@ -1,0 +1,81 @@
+"""Commands over what is there already: exports, scores, weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from napari_histoseg.arguments import weights_file
+from napari_histoseg.console import help_without_command, print_json
+
+ANY_PATH = click.Path(path_type=Path)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+# These print JSON in any case; the option is taken so that a program may always pass it.
+already_json = click.option("--json", is_flag=True, expose_value=False, hidden=True)
+
+
+@click.command()
+@click.argument("result", type=ANY_PATH)
+@click.argument("out", type=ANY_PATH)
+@click.option("--overwrite", is_flag=True, help="Replace the file that is there.")
+def export(result: Path, out: Path, overwrite: bool) -> None:
+    """Write RESULT as OUT; the extension says how.
+
+    .geojson .geojson.gz .csv .parquet .h5ad .tif .ome.tif .zarr .png
+    """
+    import napari_histoseg as hs
+
+    click.echo(hs.export(result, out, overwrite=overwrite))
+
+
+@click.command()
+@click.argument("method")
+@click.argument("prediction", type=ANY_PATH)
+@click.argument("truth", type=ANY_PATH)
+@click.option("--classes", help="Names separated by commas, for methods that have classes.")
+@already_json
+def score(method: str, prediction: Path, truth: Path, classes: str | None) -> None:
+    """Score PREDICTION against TRUTH, label images, results or folders of them, as JSON."""
+    import napari_histoseg as hs
+
+    names = [name.strip() for name in classes.split(",")] if classes else None
+    print_json(hs.score(method, prediction, truth, classes=names))
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def weights(context: click.Context) -> None:
+    """The weights that ship with the package, and the model cards of others."""
+    help_without_command(context)
+
+
+@weights.command("list")
+@json_option
+def list_weights(as_json: bool) -> None:
+    """List the weights that ship with the package."""
+    import napari_histoseg as hs
+
+    rows = hs.list_weights()
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        click.echo(f"{row['name']:<16} {row['method']:<10} {row['card']['mpp']:g} µm/px  {row['card']['summary']}")
+
+
+@weights.command("show")
+@click.argument("name")
+@json_option
+def show_weights(name: str, as_json: bool) -> None:
+    """Print the model card of weights: NAME from the list, or a file."""
+    from napari_histoseg.nn.weights import read_card
+
+    card = read_card(weights_file(name)).model_dump()
+    if as_json:
+        print_json(card)
+        return
+    for key, value in card.items():
+        text = value if isinstance(value, (str, int, float)) else json.dumps(value, ensure_ascii=False)
+        click.echo(f"{key:<14} {text}")
