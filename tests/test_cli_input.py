@@ -198,7 +198,7 @@ def test_a_tile_that_cannot_be_read_is_listed(cli: Call, tmp_path: Path, monkeyp
     read_at = hs.Slide.read_at
 
     def damaged(self: hs.Slide, mpp: float, box: hs.Box) -> Any:
-        if box.x < 10:
+        if box.x < 10 and box.width > 128:  # with its margin: as a tile is read, not as tissue is sampled
             raise TileError("The tile at 0, 0 is damaged.")
         return read_at(self, mpp, box)
 

@@ -148,7 +148,7 @@ def list_methods(name: str | None, as_json: bool) -> None:
 
     if name is None:
         specs = [methods.get(known).spec for known in methods.names()]
-        rows = [{"name": s.name, "title": s.title, "summary": s.summary, "outputs": s.outputs} for s in specs]
+        rows: Any = [{"name": s.name, "title": s.title, "summary": s.summary, "outputs": s.outputs} for s in specs]
         lines = [f"{spec.name:<10} {spec.summary}" for spec in specs]
     else:
         rows = methods.get(name).spec.settings.model_json_schema()
@@ -176,6 +176,7 @@ def list_methods(name: str | None, as_json: bool) -> None:
 @click.pass_obj
 def run(
     given: list[str],
+    /,
     method: str,
     slide: Path,
     out: Path,
@@ -237,6 +238,7 @@ def _one_line(found: dict[str, Any]) -> str:
 @click.pass_obj
 def train(
     given: list[str],
+    /,
     method: str,
     dataset: Path,
     out: Path,
