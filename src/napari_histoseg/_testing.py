@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Optical densities (R, G, B) of haematoxylin and eosin.
+#: Optical densities (R, G, B) of hematoxylin and eosin.
 HEMATOXYLIN, EOSIN = (0.65, 0.70, 0.29), (0.07, 0.99, 0.11)
 
 

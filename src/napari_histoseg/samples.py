@@ -80,7 +80,7 @@ def _download(target: Path) -> None:
 def tissue_image() -> NDArray[np.uint8]:
     """Stained colon tissue, ``(512, 512, 3)`` uint8, that comes with scikit-image.
 
-    It is immunohistochemistry (DAB and haematoxylin), not H&E.
+    It is immunohistochemistry (DAB and hematoxylin), not H&E.
     """
     from skimage import data
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from napari_histoseg.methods.nuclei.interactive import nucleus_at
 
 

@@ -22,7 +22,7 @@ from napari_histoseg.slide import Box
 class BlobSettings(RunSettings):
     """Settings of the fake method."""
 
-    darkness: int = Field(128, ge=0, le=255, title="Darkness", description="Grey value below which a pixel is a blob.")
+    darkness: int = Field(128, ge=0, le=255, title="Darkness", description="Gray value below which a pixel is a blob.")
 
 
 class BlobModel:

@@ -284,8 +284,8 @@ RGBA = np.dstack([IMAGE, np.full(GREY.shape, 128, np.uint8)])
         (RGBA, None),
     ],
     ids=[
-        "grey",
-        "grey, one channel",
+        "gray",
+        "gray, one channel",
         "8 in 16 bit",
         "16 bit",
         "12 in 16 bit",

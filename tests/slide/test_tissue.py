@@ -73,7 +73,7 @@ def test_ink_is_no_tissue(ink: tuple[int, int, int]) -> None:
     assert not mask[:, 410:].any()
 
 
-def test_grey_dust_and_lines_are_no_tissue() -> None:
+def test_gray_dust_and_lines_are_no_tissue() -> None:
     picture = np.full((400, 400, 3), 240, np.uint8)
     picture[:, 200:206] = 120
     picture[50:60, 50:60] = 90

@@ -61,7 +61,7 @@ class RunSettings(Settings):
     )
     seed: int = Field(0, ge=0, title="Seed", description="Seed of everything random in the run.")
     tile_px: int = Field(
-        512, ge=64, le=4096, multiple_of=32, title="Tile size", description="Side of a tile in working pixels, without its margin."
+        1024, ge=64, le=4096, multiple_of=32, title="Tile size", description="Side of a tile in working pixels, without its margin."
     )
     batch_tiles: int = Field(
         0, ge=0, le=64, title="Tiles a batch", description="Tiles given to the network at once; 0 chooses by memory."

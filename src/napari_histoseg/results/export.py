@@ -65,10 +65,27 @@ def export(
     source = result if isinstance(result, Result) else open_result(result)
     target = Path(out)
 
+    writers = _writers(slide, max_px)
+    extension = next((e for e in writers if target.name.lower().endswith(e)), None)
+    if extension is None:
+        raise SettingsError(f"{target.name!r} has no extension that a result can be exported to. Use one of {', '.join(writers)}.")
+    if extension in (".geojson", ".geojson.gz", ".csv", ".parquet", ".h5ad") and not source.has_objects:
+        raise SettingsError(
+            f"A result of {source.record.method} has no objects to write as {extension}. Export it as .ome.tif, .tif, .zarr or .png."
+        )
+    _check_target(target, overwrite)
+    with storage_errors(target, remedy="export again"):
+        _write(source, target, extension, writers[extension])
+    return target
+
+
+def _writers(slide: Slide | None, max_px: int) -> dict[str, Write]:
+    """The writer of each extension; longer extensions come before those that they end with."""
+
     def picture(result: Result, path: Path) -> None:
         overlay.write_png(result, path, slide, max_px)
 
-    writers: dict[str, Write] = {
+    return {
         ".geojson.gz": geojson.write_geojson,
         ".geojson": geojson.write_geojson,
         ".ome.tiff": tiff.write_ome_tiff,
@@ -81,17 +98,6 @@ def export(
         ".zarr": _copy_zarr,
         ".png": picture,
     }
-    extension = next((e for e in writers if target.name.lower().endswith(e)), None)
-    if extension is None:
-        raise SettingsError(f"{target.name!r} has no extension that a result can be exported to. Use one of {', '.join(writers)}.")
-    if extension in (".geojson", ".geojson.gz", ".csv", ".parquet", ".h5ad") and not source.has_objects:
-        raise SettingsError(
-            f"A result of {source.record.method} has no objects to write as {extension}. Export it as .ome.tif, .tif, .zarr or .png."
-        )
-    _check_target(target, overwrite)
-    with storage_errors(target, remedy="export again"):
-        _write(source, target, extension, writers[extension])
-    return target
 
 
 def _write(source: Result, target: Path, extension: str, write: Write) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +45,7 @@ def make_levels(sizes: list[tuple[int, int]]) -> tuple[Level, ...]:
     return tuple(Level(w, h, (width / w + height / h) / 2) for w, h in sizes)
 
 
-class Source:
+class Source(ABC):
     """The pixels and the facts of one opened slide; the base of all backends.
 
     A backend fills the attributes and implements :meth:`read`, which must be safe to call from many threads,
@@ -66,17 +67,17 @@ class Source:
     def __init__(self) -> None:
         self.properties: dict[str, str] = {}
 
+    @abstractmethod
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
         """RGB pixels ``(height, width, 3)`` of a box that lies inside the level."""
-        raise NotImplementedError
 
     def associated(self) -> dict[str, NDArray[np.uint8]]:
         """Label, macro and thumbnail images, if the file has any."""
         return {}
 
+    @abstractmethod
     def identity(self) -> bytes:
         """Bytes that tell this content from another, for the fingerprint."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Release the file."""

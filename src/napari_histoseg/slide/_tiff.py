@@ -65,7 +65,7 @@ class Bytes:
 
 
 class Plane:
-    """The segments of one page, or of one colour plane of it."""
+    """The segments of one page, or of one color plane of it."""
 
     def __init__(self, file: Bytes, page: Any, part: int = 0) -> None:
         self.width, self.height = int(page.imagewidth), int(page.imagelength)
@@ -167,7 +167,7 @@ def _decoder(page: Any) -> Callable[[bytes, int], NDArray[Any]]:
 
         def jpeg(data: bytes, index: int) -> NDArray[Any]:
             if b"\xff\xd9" not in data[-16:]:
-                # libjpeg only warns, and fills up with grey.
+                # libjpeg only warns, and fills up with gray.
                 raise ValueError("the JPEG tile has no end")
             pixels = imagecodecs.jpeg8_decode(data, tables=tables, colorspace=space, outcolorspace="RGB")
             if pixels.shape != shape:
@@ -187,7 +187,7 @@ def _decoder(page: Any) -> Callable[[bytes, int], NDArray[Any]]:
 
 
 class Pages:
-    """One level: one plane with all samples, or one plane a colour."""
+    """One level: one plane with all samples, or one plane a color."""
 
     def __init__(self, file: Bytes, pages: list[Any]) -> None:
         page = pages[0]

@@ -21,7 +21,7 @@ OTHER_LIMIT = 4096 * 4096
 
 @dataclass
 class PixelFacts:
-    """Levels (each a list of pages, more than one for separate colour pages) and facts of a TIFF."""
+    """Levels (each a list of pages, more than one for separate color pages) and facts of a TIFF."""
 
     format: str
     levels: list[list[Any]]
@@ -145,7 +145,7 @@ def _later_pages(tif: tifffile.TiffFile, first: Any) -> list[list[Any]]:
 
 
 def _others(tif: tifffile.TiffFile, main: Any) -> dict[str, list[Any]]:
-    """Small colour images beside the main one (label, macro) of an OME-TIFF."""
+    """Small color images beside the main one (label, macro) of an OME-TIFF."""
     if not tif.is_ome:
         return {}
     found = {}

@@ -22,11 +22,11 @@ def _transform(profile: bytes) -> ImageCms.ImageCmsTransform:
         return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "RGB", "RGB")
     except (OSError, ImageCms.PyCMSError) as error:
         raise SlideError(
-            f"The slide's colour profile cannot be used ({error}). Read the slide without it."
+            f"The slide's color profile cannot be used ({error}). Read the slide without it."
         ) from error
 
 
 def to_srgb(pixels: NDArray[np.uint8], profile: bytes) -> NDArray[np.uint8]:
-    """Convert ``(h, w, 3)`` from the profile's colours to sRGB (perceptual intent)."""
+    """Convert ``(h, w, 3)`` from the profile's colors to sRGB (perceptual intent)."""
     image = ImageCms.applyTransform(Image.fromarray(np.ascontiguousarray(pixels)), _transform(profile))
     return np.array(image)

@@ -2,7 +2,7 @@
 
 The rules, applied once when a slide is opened and then to every read alike:
 
-- greyscale: three equal channels; RGBA: composited on white; 8 bit: as it is
+- grayscale: three equal channels; RGBA: composited on white; 8 bit: as it is
 - 16 bit, unsigned: multiplied by 255 and divided by 255, 4095 or 65535, the smallest of them that is not below
   the maximum of a coarse sample of the image
 - float: 0 to 1 becomes 0 to 255; any other range is refused, and the range that was found is named
@@ -119,7 +119,7 @@ def find_scaling(
     """
     if channels not in (1, 3, 4):
         raise SlideError(
-            f"{what} has {channels} channels. An H&E image has 1 (grey), 3 (RGB) or 4 (RGBA); pick the "
+            f"{what} has {channels} channels. An H&E image has 1 (gray), 3 (RGB) or 4 (RGBA); pick the "
             "channels first."
         )
     if dtype == np.uint8:

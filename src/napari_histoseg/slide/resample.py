@@ -38,7 +38,7 @@ def resample(read: Callable[[Box], NDArray[np.uint8]], scale: float, box: Box) -
     Notes
     -----
     Pillow keeps the source box in single precision, and takes rows or columns first depending on the shape,
-    so a pixel resampled as part of two boxes could differ by one grey value. Therefore columns and then rows
+    so a pixel resampled as part of two boxes could differ by one gray value. Therefore columns and then rows
     are resampled, each in blocks of a fixed grid; ratios that are multiples of 1/16 are exact in single
     precision and need no blocks. The source is read in parts of bounded size, whatever the box. Means over
     whole pixels, which are what most slides need (levels 1, 4, 16 read at 2), cost a fraction of the bicubic

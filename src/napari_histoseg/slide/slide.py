@@ -128,7 +128,7 @@ class Slide:
 
     @property
     def icc_profile(self) -> bytes | None:
-        """The embedded colour profile."""
+        """The embedded color profile."""
         return self._source.icc_profile
 
     @functools.cached_property

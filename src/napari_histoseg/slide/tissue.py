@@ -107,7 +107,7 @@ def find_tissue(image: NDArray[np.uint8], mpp: float | None = None) -> NDArray[n
     """Tissue in an overview.
 
     A pixel is tissue when its mean optical density exceeds 0.025 and the densities of its channels differ by
-    more than 0.03 (grey lines, dust and the edge of the cover slip do not); when it is not in ink
+    more than 0.03 (gray lines, dust and the edge of the cover slip do not); when it is not in ink
     (:func:`find_ink`). Pieces below 10,000 µm² (2 % of the overview, if that is less) are dropped as debris
     and holes below 5,000 µm² (likewise) are closed; larger holes stay.
 
@@ -149,21 +149,21 @@ def optical_density(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 def find_ink(density: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Pen marks in an optical density image ``(h, w, 3)``.
 
-    Haematoxylin and eosin absorb green the most. Green and blue ink absorb red far more than green; red ink
+    Hematoxylin and eosin absorb green the most. Green and blue ink absorb red far more than green; red ink
     absorbs blue as much as green and hardly any red; black ink absorbs everything alike. Where a color is
     that of strong ink, the paler ink that is connected with it goes too.
     """
     from scipy import ndimage
 
     red, green, blue = (density[..., i] for i in range(3))
-    grey = np.ptp(density, axis=-1) / (density.max(-1) + 1e-6)
+    gray = np.ptp(density, axis=-1) / (density.max(-1) + 1e-6)
     colors = [  # of strong and of pale ink
         ((red > 0.35) & (green < 0.66 * red), (red > 0.05) & (green < 0.75 * red)),
         (
             (green > 0.5) & (blue > 0.8 * green) & (red < 0.3 * green),
             (green > 0.08) & (blue > 0.71 * green) & (blue < 1.3 * green) & (red < 0.85 * green),
         ),
-        ((density.min(-1) > 0.5) & (grey < 0.35), (density.min(-1) > 0.3) & (grey < 0.45)),
+        ((density.min(-1) > 0.5) & (gray < 0.35), (density.min(-1) > 0.3) & (gray < 0.45)),
     ]
     ink = np.zeros(red.shape, bool)
     for strong, pale in colors:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -42,10 +44,8 @@ def warp(
     center = [_between(rng, reach, size) for size in (width, height)]
     linear = np.array([[flip * cos, -flip * sin], [sin, cos]], np.float64)
     matrix = np.column_stack([linear, half - linear @ np.array(center)])
-    smooth = cv2.INTER_AREA if zoom < 0.7 else cv2.INTER_LINEAR
-    source = image
-    if smooth == cv2.INTER_AREA:  # warpAffine does not average: shrink first, then turn
-        source = cv2.GaussianBlur(image, (0, 0), 0.4 / zoom)
+    # warpAffine does not average: blur before shrinking.
+    source = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.4 / zoom)) if zoom < 0.7 else image
     out = cv2.warpAffine(source, matrix, (side_px, side_px), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     ids = cv2.warpAffine(
         mask.astype(np.float32), matrix, (side_px, side_px), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=outside
@@ -61,7 +61,7 @@ def jitter_stain(rng: np.random.Generator, image: NDArray[np.uint8], strength: f
     """Change amount and hue of each stain, and the lamp: in optical density, so glass stays bright.
 
     Concentrations are scaled by up to ±50 %, stain vectors turned a little, brightness and contrast moved; at times the
-    picture is made almost grey, so that a network does not live on color alone.
+    picture is made almost gray, so that a network does not live on color alone.
     """
     density = OD_TABLE[image].reshape(-1, 3)
     vectors = HED / np.linalg.norm(HED, axis=1, keepdims=True)
@@ -71,33 +71,35 @@ def jitter_stain(rng: np.random.Generator, image: NDArray[np.uint8], strength: f
     amount = np.exp(rng.uniform(-0.5, 0.5, 3) * strength).astype(np.float32)
     mix = np.linalg.inv(vectors) @ (amount[:, None] * turned)
     if rng.random() < 0.08 * strength:
-        grey = rng.uniform(0.5, 1.0)
-        mix = (1 - grey) * mix + grey * mix.mean(1, keepdims=True)
+        gray = rng.uniform(0.5, 1.0)
+        mix = (1 - gray) * mix + gray * mix.mean(1, keepdims=True)
     density = density @ mix.astype(np.float32)
     lamp = rng.normal(0, 0.04 * strength, 3).astype(np.float32) + abs(rng.normal(0, 0.05 * strength))
     value = 256 * np.exp(-np.maximum(density + lamp, 0)) - 1
     gamma = np.exp(rng.normal(0, 0.12 * strength))
     value = 255 * (np.clip(value, 0, 255) / 255) ** gamma
-    return value.reshape(image.shape).astype(np.uint8)
+    return np.asarray(value.reshape(image.shape), np.uint8)
 
 
 def degrade(rng: np.random.Generator, image: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
     """At times: a coarser scanner (down and up again), defocus, sharpening, noise, JPEG."""
     side = image.shape[0]
+    out: NDArray[Any] = image
     if rng.random() < 0.3 * strength:
         small = max(8, round(side / rng.uniform(1.3, 2.3)))
-        image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
-        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC)
+        out = cv2.resize(out, (small, small), interpolation=cv2.INTER_AREA)
+        out = cv2.resize(out, (side, side), interpolation=cv2.INTER_CUBIC)
     kind = rng.random()
     if kind < 0.25 * strength:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.6))
+        out = cv2.GaussianBlur(out, (0, 0), rng.uniform(0.4, 1.6))
     elif kind < 0.4 * strength:
-        soft = cv2.GaussianBlur(image, (0, 0), 1.0)
-        image = cv2.addWeighted(image, 2.0, soft, -1.0, 0)
+        soft = cv2.GaussianBlur(out, (0, 0), 1.0)
+        out = cv2.addWeighted(out, 2.0, soft, -1.0, 0)
     if rng.random() < 0.2 * strength:
         noise = rng.normal(0, rng.uniform(2, 12), image.shape)
-        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+        out = np.clip(out + noise, 0, 255).astype(np.uint8)
     if rng.random() < 0.25 * strength:
         quality = int(rng.integers(25, 85))
-        image = cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
-    return np.asarray(image, np.uint8)
+        encoded = cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        out = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
+    return np.asarray(out, np.uint8)

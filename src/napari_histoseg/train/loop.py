@@ -21,8 +21,8 @@ from napari_histoseg.nn.weights import save_weights
 from napari_histoseg.predict.device import choose_device, choose_precision
 from napari_histoseg.train.task import TrainTask
 
-HARDWARE = ("device", "threads", "precision")
-"""Settings that may change when a training is resumed."""
+MAY_CHANGE = ("device", "threads", "precision", "steps", "validate_every", "patience")
+"""Settings that may differ when a training is resumed: where it runs, and how long it goes on."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def _save(state: _State, path: Path, settings: dict[str, Any]) -> None:
 
 def _restore(state: _State, path: Path, settings: dict[str, Any]) -> None:
     saved = torch.load(path, map_location="cpu", weights_only=True)
-    changed = sorted(k for k in settings if k not in HARDWARE and settings[k] != saved["settings"].get(k))
+    changed = sorted(k for k in settings if k not in MAY_CHANGE and settings[k] != saved["settings"].get(k))
     if changed:
         raise RunError(f"{path} was made with other settings ({', '.join(changed)}). Resume with the same settings, or train anew.")
     state.network.load_state_dict(saved["network"])

@@ -25,7 +25,10 @@ from napari_histoseg.slide import Box
 
 WEIGHTS = Path(__file__).parent / "weights"
 CLASSES = [{"value": 1, "name": "nucleus", "color": "#3cb44b"}]
-HALO_PX = 64
+HALO_PX = 96
+"""Enough that the network and the decoder see the same around an object in every tiling (tested: objects are equal)."""
+DECODE_MPP = 0.25
+"""Pixel size that the decoders' lengths were chosen at."""
 LOG_MPP = 0.5
 """Blob detection needs no finer pixels, and is four times cheaper at this size than at 0.25."""
 
@@ -34,10 +37,19 @@ def decode(
     architecture: str, raw: NDArray[np.float32], mpp: float, threshold: float = 0.5, min_area_um2: float = 6.0
 ) -> tuple[Decoded, NDArray[np.float32]]:
     """Activated network output (3, h, w) → labels and nucleus probability (h, w)."""
-    least = round(min_area_um2 / mpp**2)
+    least, scale = round(min_area_um2 / mpp**2), DECODE_MPP / mpp
     if architecture == "unet":
-        return decode_boundary(raw, threshold=threshold, min_area_px=least), raw[1] + raw[2]
-    return decode_votes(raw[0], raw[1:], threshold=threshold, min_area_px=least), raw[0]
+        lengths = _scaled({"peak_radius_px": 3, "merge_radius_px": 40.0, "smooth_sigma_px": 0.6}, scale)
+        return decode_boundary(raw, threshold=threshold, min_area_px=least, **lengths), raw[1] + raw[2]
+    lengths = _scaled({"peak_radius_px": 4, "merge_radius_px": 8.0, "smooth_sigma_px": 1.5, "reach_px": 8.0, "grow_px": 6}, scale)
+    return decode_votes(raw[0], raw[1:], threshold=threshold, min_area_px=least, **lengths), raw[0]
+
+
+def _scaled(lengths_px: dict[str, Any], scale: float) -> dict[str, Any]:
+    """Lengths in pixels at another pixel size; whole numbers stay whole, and at least 1."""
+    if abs(scale - 1) < 0.2:
+        return lengths_px
+    return {k: max(1, round(v * scale)) if isinstance(v, int) else v * scale for k, v in lengths_px.items()}
 
 
 def activate(architecture: str, output: torch.Tensor) -> torch.Tensor:
@@ -116,9 +128,10 @@ class NucleiModel:
         weights: dict[str, Any] | None = None,
         samples: int = 0,
         fit: Callable[[Sequence[NDArray[np.uint8]]], None] | None = None,
+        halo_px: int = HALO_PX,
     ) -> None:
         self.settings, self.mpp, self.weights, self.samples = settings, mpp, weights, samples
-        self.halo_px = HALO_PX
+        self.halo_px = halo_px
         self.forward = forward
         self._find = find
         self._fit = fit
@@ -211,5 +224,6 @@ def _load_log(settings: NucleiSettings) -> NucleiModel:
         image = np.ascontiguousarray(raw.transpose(1, 2, 0)).astype(np.uint8)
         return log.segment_log(image, model[0], mpp=mpp, min_area_um2=settings.min_area_um2)
 
-    return NucleiModel(settings, LOG_MPP, forward, find, samples=16, fit=fit)
+    halo = -(-round(log.halo_um() / LOG_MPP) // MARGIN_STRIDE) * MARGIN_STRIDE
+    return NucleiModel(settings, LOG_MPP, forward, find, samples=16, fit=fit, halo_px=halo)
 
