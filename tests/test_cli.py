@@ -146,7 +146,7 @@ def _wrong() -> Iterator[tuple[str, list[str], str]]:
     run = ["run", "nuclei", "{picture}", "--out", "{out}", "--mpp", "0.5"]
     yield "command", ["segment"], "No such command 'segment'. See 'histoseg --help'."
     yield "argument", ["run", "nuclei"], "Missing argument 'SLIDE'. See 'histoseg run --help'."
-    yield "option", [*run, "--colour"], "No such option"
+    yield "option", [*run, "--color"], "No such option"
     yield "method", ["run", "nucleus", "{picture}", "--out", "{out}"], "There is no method 'nucleus'"
     yield "no slide", ["info", "{tmp}/none.svs"], "none.svs does not exist"
     yield "broken slide", ["info", "{tmp}/broken.svs"], "broken.svs"
