@@ -36,6 +36,7 @@ class Run:
         self.tiles, self.error = tiles, error
         self.permits = threading.Semaphore(permits)
         self.store = Store()
+        self.waiting = threading.Event()
         self.closed_on: int | None = None
         self.worked_on: int | None = None
 
@@ -44,6 +45,7 @@ class Run:
         try:
             yield Started(None, self.tiles, 0, 0.5, BOX, "cpu", "float32", self.store)  # type: ignore[arg-type]
             for i in range(self.tiles):
+                self.waiting.set()
                 assert self.permits.acquire(timeout=20)
                 if self.error is not None and i == 2:
                     raise self.error
@@ -144,6 +146,7 @@ def test_waiting_is_bounded(qtbot: Any) -> None:
     job = Job("a run that hangs", run)
     with qtbot.waitSignal(job.started):
         job.start()
+    assert run.waiting.wait(20)
     assert not jobs.stop_all(0.2)
     with qtbot.waitSignal(job.ended, timeout=20_000):
         run.permits.release(10)

@@ -76,11 +76,13 @@ def test_sorting_by_a_column(objects: ObjectsDock) -> None:
     assert areas == sorted(areas, reverse=True)
 
 
-def test_the_table_is_empty_without_a_result(viewer: Any) -> None:
-    made = ObjectsDock(viewer)
+def test_the_table_is_empty_without_a_result_and_goes_to_the_bottom(viewer: Any, qtbot: Any) -> None:
+    _, made = viewer.window.add_plugin_dock_widget("napari-histoseg", "Objects")
     assert made.model.rowCount() == 0
     assert not made.export_button.isEnabled()
-    viewer.window.add_dock_widget(made)
+    dock = made._dock()
+    bottom = Qt.DockWidgetArea.BottomDockWidgetArea
+    qtbot.waitUntil(lambda: made.window().dockWidgetArea(dock) == bottom)
 
 
 def table(rows: int) -> pd.DataFrame:

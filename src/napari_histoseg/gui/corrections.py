@@ -51,6 +51,16 @@ class Corrections:
             self._editor = Editor(self.result, measure=self._measure if self._slide is not None else None)
         return self._editor
 
+    @property
+    def next_undo(self) -> str:
+        """What undo would take back; empty when there is nothing."""
+        return self.editor.last_description
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether something was undone."""
+        return self.editor.can_redo
+
     def label_at(self, point: Point) -> int:
         """The object under a point; 0 on background and outside."""
         mpp = self.result.mpp or 1.0

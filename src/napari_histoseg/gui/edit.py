@@ -154,8 +154,10 @@ class EditBar(QWidget):
         there = self.result is not None
         for button in self.tools.values():
             button.setEnabled(there)
-        self.undo_button.setEnabled(there)
-        self.redo_button.setEnabled(there)
+        what = self.corrections.next_undo if self.corrections is not None else ""
+        self.undo_button.setEnabled(bool(what))
+        self.undo_button.setToolTip(f"Take back: {what[:1].lower()}{what[1:]} (Ctrl+Z)" if what else "Ctrl+Z")
+        self.redo_button.setEnabled(self.corrections is not None and self.corrections.can_redo)
         self.hint.setText(TOOLS[self.tool][1] if there else "Run, or choose a result's layer, to correct it.")
 
     # -- mouse -------------------------------------------------------------------------------------------------------
@@ -230,6 +232,7 @@ class EditBar(QWidget):
         if self.layer is not None:
             show_changes(self.layer)
         self.said.emit(f"{sentence}. {UNDO_HINT}" if not sentence.startswith("Undone") else f"{sentence}.")
+        self._show_state()
         self._measure.start()
 
     def _show_measurements(self) -> None:

@@ -6,6 +6,7 @@ pixels are ``k`` times larger than the slide's starts ``(k - 1) / 2`` slide pixe
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from napari_histoseg.slide import Box, Slide, TissueMask
 
 if TYPE_CHECKING:
     from napari.layers import Labels, Layer
+    from napari.utils.colormaps import CyclicLabelColormap
 
     from napari_histoseg.results import Result
 
@@ -27,6 +29,8 @@ KEY = "histoseg"
 """Key of this package's entry in ``layer.metadata``."""
 
 TISSUE_COLOR = "#2e9e6b"
+HUES = (45 / 360, 235 / 360)
+N_COLORS = 48
 
 
 def place(
@@ -107,11 +111,23 @@ def labels_layer(
     keywords = {
         "name": name,
         "multiscale": True,
-        "opacity": 0.55,
+        "opacity": 0.6,
+        "colormap": object_colors(),
         "metadata": {KEY: metadata},
         **place(mpp, base, frame.x, frame.y, origin),
     }
     return live_levels(arrays), keywords, "labels"
+
+
+def object_colors() -> CyclicLabelColormap:
+    """Bright yellows, greens, cyans and blues: the hues that hematoxylin and eosin leave free. Neighbors differ."""
+    from napari.utils.colormaps import CyclicLabelColormap
+
+    hues = np.linspace(HUES[0], HUES[1], N_COLORS // 3, endpoint=False)
+    colors = [colorsys.hsv_to_rgb(hue, s, v) for s, v in ((1.0, 1.0), (0.6, 1.0), (1.0, 0.8)) for hue in hues]
+    shuffled = np.random.default_rng(1).permutation(np.array(colors))
+    rgba = np.column_stack([shuffled, np.ones(len(shuffled))])
+    return CyclicLabelColormap(colors=np.vstack([np.zeros((1, 4)), rgba]).astype(np.float32), name="histoseg objects")
 
 
 def probability_layer(

@@ -229,8 +229,9 @@ class NucleiDock(QScrollArea):
             self.viewer.layers.selection.active = run.labels
 
     def _on_finished(self, result: Any) -> None:
-        where = "a preview; it goes when the window does" if self._request_now().preview else str(result.path)
-        self.progress.rest(f"Done: {len(result.objects):,} nuclei. Result: {where}.")
+        count = f"{len(result.objects):,} nuclei"
+        preview = self._request_now().preview
+        self.progress.rest(f"Preview: {count}; it is not kept." if preview else f"Done: {count}. Result: {result.path}")
 
     def _on_cancelled(self) -> None:
         request = self._request_now()
@@ -250,6 +251,8 @@ class NucleiDock(QScrollArea):
         return self.current.request
 
     def _on_ended(self) -> None:
+        if self.current is not None:
+            self.current.setParent(None)
         self.current = None
         self._show_state()
 

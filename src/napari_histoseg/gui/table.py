@@ -7,8 +7,10 @@ from qtpy.QtCore import QModelIndex, QSignalBlocker, Qt, QTimer
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
+    QDockWidget,
     QHBoxLayout,
     QLabel,
+    QMainWindow,
     QPushButton,
     QTableView,
     QVBoxLayout,
@@ -34,6 +36,7 @@ class ObjectsDock(QWidget):
         super().__init__()
         self.viewer = napari_viewer
         self.layer: napari.layers.Labels | None = None
+        self._placed = False
         self.results = QComboBox()
         self.results.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.count = QLabel("no result is open")
@@ -80,6 +83,27 @@ class ObjectsDock(QWidget):
         self.viewer.layers.events.inserted.connect(self._on_layers)
         self.viewer.layers.events.removed.connect(self._on_layers)
         self.viewer.layers.selection.events.active.connect(self._on_active)
+
+    def showEvent(self, event: Any) -> None:
+        """A table wants width: the first time, a dock that napari put at the side goes to the bottom."""
+        super().showEvent(event)
+        if not self._placed:
+            self._placed = True
+            # Qt crashes when docks are moved while they are being shown.
+            QTimer.singleShot(0, self._to_bottom)
+
+    def _to_bottom(self) -> None:
+        dock, window = self._dock(), self.window()
+        if dock is None or not isinstance(window, QMainWindow) or dock.isFloating():
+            return
+        if window.dockWidgetArea(dock) == Qt.DockWidgetArea.RightDockWidgetArea:
+            window.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, dock)
+
+    def _dock(self) -> QDockWidget | None:
+        parent = self.parentWidget()
+        while parent is not None and not isinstance(parent, QDockWidget):
+            parent = parent.parentWidget()
+        return parent
 
     # -- which result ----------------------------------------------------------------------------------------------
 
