@@ -136,6 +136,31 @@ def test_an_unreadable_tile_is_listed_and_the_run_goes_on(
     same(hs.run("blobs", opened(picture), out=tmp_path / "r", resume=True, **FAST), hs.run("blobs", opened(picture), **FAST))
 
 
+def test_samples_come_from_tiles_that_can_be_read(blobs: Any, picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
+    from napari_histoseg.predict.plan import make_plan, sample_tissue
+
+    slide = opened(picture)
+    plan = make_plan(slide, blobs.load(None, None, None, None), blobs.spec.settings(**FAST))
+    read = slide.read_at
+    reads: list[Box] = []
+
+    def failing(mpp: float, box: Box) -> NDArray[np.uint8]:
+        reads.append(box)
+        if len(reads) % 2:
+            raise TileError("slide.svs, level 0: the JPEG data are damaged.")
+        return read(mpp, box)
+
+    monkeypatch.setattr(slide, "read_at", failing)
+    assert len(sample_tissue(slide, plan, 8, seed=1)) == 8 and len({*reads}) == 16
+
+    def broken(mpp: float, box: Box) -> NDArray[np.uint8]:
+        raise TileError("slide.svs, level 0: the JPEG data are damaged.")
+
+    monkeypatch.setattr(slide, "read_at", broken)
+    with pytest.raises(RunError, match="None of the 40 tiles with tissue could be read"):
+        sample_tissue(slide, plan, 8, seed=1)
+
+
 def test_a_bug_in_a_method_is_a_plain_error_and_keeps_what_is_done(
     blobs: Any, picture: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

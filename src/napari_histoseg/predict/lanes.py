@@ -92,7 +92,8 @@ def _side_by_side(work: Work, tiles: Iterator[Tile], say: Say) -> Iterator[Done]
         again: deque[Tile] = deque()
         try:
             while True:
-                while len(waiting) <= workers and (tile := again.popleft() if again else next(tiles, None)):
+                # Twice the workers, so that none waits while the store writes.
+                while len(waiting) < 2 * workers and (tile := again.popleft() if again else next(tiles, None)):
                     waiting.append(_submit(pool, whole, tile))
                 if not waiting:
                     return
