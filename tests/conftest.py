@@ -10,6 +10,7 @@ _HOME = tempfile.mkdtemp(prefix="histoseg-tests-")
 # Set before anything imports napari or the package: both read them early.
 os.environ["NAPARI_CONFIG"] = str(Path(_HOME) / "napari.yaml")
 os.environ["HISTOSEG_CACHE"] = str(Path(_HOME) / "cache")
+os.environ["HISTOSEG_RESULTS"] = str(Path(_HOME) / "results")
 
 import pytest  # noqa: E402
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import platformdirs
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QLineEdit, QPushButton, QWidget
 
 from napari_histoseg.errors import HistosegError
 from napari_histoseg.gui.qt import Signal
 from napari_histoseg.results.files import TemporaryFolder
-from napari_histoseg.slide.cache import cache_root
 
 if TYPE_CHECKING:
     from napari_histoseg.results.record import RunRecord
@@ -34,7 +35,7 @@ def fresh_folder(parent: Path, slide: str, method: str) -> Path:
 
 
 class FolderPicker(QWidget):
-    """The folder that results are put into; when empty, the cache folder."""
+    """The folder that results are put into; when empty, one in the user's documents."""
 
     changed = Signal()
 
@@ -58,8 +59,9 @@ class FolderPicker(QWidget):
 
     @staticmethod
     def default() -> Path:
-        """Where results go when no folder is given."""
-        return cache_root() / "results"
+        """Where results go when no folder is given: ``HISTOSEG_RESULTS``, else the user's documents; never a cache, which people clear."""
+        named = os.environ.get("HISTOSEG_RESULTS")
+        return Path(named) if named else Path(platformdirs.user_documents_dir()) / "histoseg results"
 
     @property
     def folder(self) -> Path:
