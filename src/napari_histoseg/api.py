@@ -142,5 +142,6 @@ def list_weights() -> list[dict[str, Any]]:
     rows = []
     for name in methods.names():
         for path in sorted((home / name / "weights").glob("*.safetensors")):
-            rows.append({"name": path.stem, "method": name, "path": str(path), "card": read_card(path).model_dump()})
+            card = read_card(path).model_dump()
+            rows.append({"name": path.stem, "method": name, "path": str(path), "card": card})
     return rows

@@ -115,7 +115,7 @@ def test_broken_json_and_no_dataset_are_said(folder: Path) -> None:
 def test_a_mask_of_another_size_is_refused(folder: Path) -> None:
     skimage.io.imsave(folder / "masks/0.png", np.zeros((3, 4), np.uint16), check_contrast=False)
     dataset = read_dataset(folder)
-    with pytest.raises(DatasetError, match="has 4 × 3 pixels and its image images/0.png 96 × 80"):
+    with pytest.raises(DatasetError, match=r"has 4 × 3 pixels and its image images/0\.png 96 × 80"):
         load_patch(dataset, dataset.patches[0])
 
 

@@ -54,7 +54,7 @@ def test_a_dataset_without_masks_is_refused(dataset: Path) -> None:
     content = json.loads((dataset / "dataset.json").read_text())
     content["patches"] = [{"image": "0.png"}]
     (dataset / "dataset.json").write_text(json.dumps(content))
-    with pytest.raises(DatasetError, match="has no patch with a mask. Training nuclei needs instance masks"):
+    with pytest.raises(DatasetError, match=r"has no patch with a mask\. Training nuclei needs instance masks"):
         hs.train("nuclei", dataset, out=dataset / "w.safetensors")
 
 
@@ -62,7 +62,7 @@ def test_a_dataset_without_pixel_size_is_refused(dataset: Path) -> None:
     content = json.loads((dataset / "dataset.json").read_text())
     del content["mpp"]
     (dataset / "dataset.json").write_text(json.dumps(content))
-    with pytest.raises(DatasetError, match="The pixel size of .*png is unknown"):
+    with pytest.raises(DatasetError, match=r"The pixel size of .*png is unknown"):
         hs.train("nuclei", dataset, out=dataset / "w.safetensors")
 
 

@@ -91,5 +91,5 @@ def test_it_stops_early_and_keeps_the_best(tmp_path: Path, monkeypatch: pytest.M
 def test_a_loss_that_is_no_number_stops_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = Brightness()
     monkeypatch.setattr(task, "loss", lambda output, batch: output.mean() * float("nan"))
-    with pytest.raises(RunError, match="The loss is no longer a number at step 1. Lower learning_rate"):
+    with pytest.raises(RunError, match=r"The loss is no longer a number at step 1\. Lower learning_rate"):
         list(fit(task, tmp_path / "w.safetensors"))

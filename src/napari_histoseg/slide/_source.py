@@ -79,7 +79,7 @@ class Source(ABC):
     def identity(self) -> bytes:
         """Bytes that tell this content from another, for the fingerprint."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  a source without an open file has nothing to release
         """Release the file."""
 
     def set_pixel_size(self, mpp_x: float | None, mpp_y: float | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,10 +30,10 @@ class CompactNet(nn.Module):
         widths = [width, 2 * width, 4 * width, 6 * width]
         self.stem = nn.Sequential(nn.PixelUnshuffle(2), conv_bn_relu(12, width))
         self.down = nn.ModuleList([Residual(width)])
-        for above, below in zip(widths, widths[1:], strict=False):
+        for above, below in pairwise(widths):
             self.down.append(nn.Sequential(conv_bn_relu(above, below, stride=2), Residual(below)))
         self.lateral = nn.ModuleList(
-            [nn.Conv2d(below, above, 1) for above, below in zip(widths, widths[1:], strict=False)]
+            [nn.Conv2d(below, above, 1) for above, below in pairwise(widths)]
         )
         self.up = nn.ModuleList([Residual(w) for w in widths[:-1]])
         self.head = nn.Sequential(conv_bn_relu(width, width), nn.Conv2d(width, 4 * self.channels_out, 1), nn.PixelShuffle(2))
