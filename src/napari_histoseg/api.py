@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +73,7 @@ def iter_run(
     resume: bool = False,
     overwrite: bool = False,
     **settings: Any,
-) -> Iterator[RunEvent]:
+) -> Generator[RunEvent, None, None]:
     """The run as an iterator of events; closing it cancels. Parameters as :func:`run`."""
     model = methods.get(method).spec.settings.parse(settings)
     opened = slide if isinstance(slide, Slide) else open_slide(slide)
@@ -118,7 +118,7 @@ def train(
 
 def iter_train(
     method: str, dataset: str | Path, /, *, out: str | Path, resume: bool = False, **settings: Any
-) -> Iterator[TrainEvent]:
+) -> Generator[TrainEvent, None, None]:
     """The training as an iterator of events; closing it stops. Parameters as :func:`train`."""
     chosen = methods.get(method)
     if chosen.spec.training is None:

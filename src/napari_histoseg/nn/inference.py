@@ -17,8 +17,13 @@ def prepared(network: nn.Module, device: torch.device, precision: torch.dtype) -
     """The network for inference: batch norm folded into the convolutions, channels last, on its device and precision."""
     network = network.eval()
     fold_batch_norm(network)
-    network = network.to(device=device, dtype=precision, memory_format=torch.channels_last)
-    return network.requires_grad_(False)
+    network = network.to(device, precision).requires_grad_(False)
+    return channels_last(network)
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """The network with its weights laid out for channels-last input, which convolutions are faster on."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def fold_batch_norm(network: nn.Module) -> None:

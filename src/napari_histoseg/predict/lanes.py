@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ def read_tile(work: Work, tile: Tile) -> NDArray[np.uint8]:
     return np.asarray(mirrored, np.uint8)
 
 
-def run_tiles(work: Work, tiles: Iterator[Tile], device: torch.device, batch: int, say: Say) -> Iterator[Done]:
+def run_tiles(work: Work, tiles: Iterator[Tile], device: torch.device, batch: int, say: Say) -> Generator[Done, None, None]:
     """Compute tiles as they come; at most a few are in flight, so memory does not grow with the slide."""
     tiles = (Tile(t.index, t.keep, aligned(t, work.model.halo_px, work.model.stride_px)) for t in tiles)
     if device.type == "cpu":
@@ -75,7 +75,7 @@ def _frame(work: Work, tile: Tile) -> TileFrame:
     return TileFrame(tile, work.mpp, work.downsample)
 
 
-def _side_by_side(work: Work, tiles: Iterator[Tile], say: Say) -> Iterator[Done]:
+def _side_by_side(work: Work, tiles: Iterator[Tile], say: Say) -> Generator[Done, None, None]:
     """One thread a core takes a tile from reading to decoded objects: faster than one network with many threads."""
 
     def whole(tile: Tile) -> Done:
@@ -119,7 +119,7 @@ def _submit(pool: ThreadPoolExecutor, work: Callable[[Tile], Done], tile: Tile) 
     return future
 
 
-def _batched(work: Work, tiles: Iterator[Tile], batch: int, say: Say) -> Iterator[Done]:
+def _batched(work: Work, tiles: Iterator[Tile], batch: int, say: Say) -> Generator[Done, None, None]:
     """Threads read and decode around one network on the card; batches are filled up to one size, so that bits repeat."""
 
     def read(tile: Tile) -> tuple[Tile, NDArray[np.uint8] | TileError]:

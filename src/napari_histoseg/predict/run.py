@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_histoseg import methods
 from napari_histoseg.errors import HistosegError, RunError, SettingsError
@@ -47,7 +48,7 @@ def iter_run(
     focus: Focus | None = None,
     tissue: TissueMask | None = None,
     settings: RunSettings | None = None,
-) -> Iterator[RunEvent]:
+) -> Generator[RunEvent, None, None]:
     """Run a method on a slide.
 
     Parameters
@@ -80,7 +81,7 @@ def iter_run(
         A subclass says what is wrong with the input (before anything is written) or why the run could not go on.
     """
     chosen = methods.get(method)
-    settings = settings if settings is not None else chosen.spec.settings()
+    settings = settings if settings is not None else chosen.spec.settings.parse({})
     if resume and overwrite:
         raise SettingsError("resume and overwrite exclude each other: the first keeps the result in the folder, the second deletes it.")
     if resume and out is None:
@@ -116,7 +117,7 @@ class _Run:
     failed: list[dict[str, Any]] = field(default_factory=list)
     begun: float = field(default_factory=time.perf_counter)
 
-    def events(self, device: torch.device, focus: Focus | None) -> Iterator[RunEvent]:
+    def events(self, device: torch.device, focus: Focus | None) -> Generator[RunEvent, None, None]:
         """Tiles in, events out; whatever ends it, the store is left readable."""
         status: Status = "cancelled"
         try:
@@ -133,7 +134,7 @@ class _Run:
                 self._close(status)
         yield Finished(self._close("finished"), time.perf_counter() - self.begun)
 
-    def _tiles(self, device: torch.device, focus: Focus | None) -> Iterator[RunEvent]:
+    def _tiles(self, device: torch.device, focus: Focus | None) -> Generator[RunEvent, None, None]:
         plan, done = self.plan, self.store.done
         self.n_objects = self.store.n_objects
         left = [i for i in plan.wanted if i not in done]
@@ -169,7 +170,8 @@ class _Run:
 
     def _keep(self, done: Done, output: TileOutput) -> None:
         """Make ids unique over the slide, whatever the order of tiles, drop what lies outside, and store the tile."""
-        labels, objects = output.labels, output.objects
+        objects = output.objects
+        labels: tuple[Box, NDArray[Any]] | None = output.labels
         if objects is not None:
             stride = id_stride(self.plan.grid.tile_px)
             if len(objects) >= stride:

@@ -6,7 +6,7 @@ import copy
 import csv
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_histoseg.errors import RunError
+from napari_histoseg.nn.inference import channels_last
 from napari_histoseg.nn.weights import save_weights
 from napari_histoseg.predict.device import choose_device, choose_precision
 from napari_histoseg.train.task import TrainTask
@@ -71,7 +72,7 @@ class _State:
     seconds: float = 0.0
 
 
-def fit(task: TrainTask, out: Path, resume: bool = False) -> Iterator[TrainEvent]:
+def fit(task: TrainTask, out: Path, resume: bool = False) -> Generator[TrainEvent, None, None]:
     """Train a task's network and keep the weights with the best validation score in ``out``.
 
     Closing the iterator stops; what was learned until the last validation stays in the checkpoint beside ``out`` and
@@ -118,7 +119,7 @@ def fit(task: TrainTask, out: Path, resume: bool = False) -> Iterator[TrainEvent
 
 
 def _start(task: TrainTask, device: torch.device) -> _State:
-    network = task.network().to(device, memory_format=torch.channels_last)
+    network = channels_last(task.network().to(device))
     average = copy.deepcopy(network).eval()
     optimizer = torch.optim.AdamW(network.parameters(), lr=task.settings.learning_rate, weight_decay=task.settings.weight_decay)
     return _State(network, average, optimizer)
@@ -133,7 +134,7 @@ def _rate(step: int, steps: int, peak: float) -> float:
     return peak * (0.01 + 0.99 * 0.5 * (1 + float(np.cos(np.pi * done))))
 
 
-def _prefetch(task: TrainTask, first: int) -> Iterator[dict[str, Tensor]]:
+def _prefetch(task: TrainTask, first: int) -> Generator[dict[str, Tensor], None, None]:
     """Batches, one ahead in a thread. A sample's randomness hangs on (seed, step, place) alone, so resuming repeats nothing."""
     settings = task.settings
 

@@ -21,7 +21,9 @@ Sample = Mapping[str, NDArray[np.generic]]
 class TrainTask(Protocol):
     """A method's side of training: its network, its samples, its loss, its score."""
 
-    settings: TrainSettings
+    @property
+    def settings(self) -> TrainSettings:
+        """How long, how fast, on what."""
 
     def network(self) -> nn.Module:
         """A fresh network; the loop has seeded torch."""

@@ -69,7 +69,7 @@ def segment(
         image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)
     rows, columns = image.shape[:2]
     below, right = -rows % MARGIN_STRIDE, -columns % MARGIN_STRIDE
-    padded = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT)
+    padded = np.asarray(cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT), np.uint8)
     device = next(network.parameters()).device
     with torch.inference_mode():
         output = activate(architecture, network(to_input(padded[None], device, torch.float32)).float())
