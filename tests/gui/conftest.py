@@ -27,7 +27,7 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each test has its own folders, imports nothing ahead, and leaves no job behind."""
     monkeypatch.setenv("HISTOSEG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HISTOSEG_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setattr(nuclei, "warm_up", lambda: None)
+    monkeypatch.setattr(nuclei, "warm_up", lambda viewer: None)
     yield
     assert jobs.stop_all(60)
     jobs.RUNNING.clear()

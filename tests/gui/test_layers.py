@@ -14,7 +14,15 @@ from napari.layers import Image, Labels, Layer, Shapes
 
 from napari_histoseg._testing import he_image, write_svs
 from napari_histoseg.errors import RegionError, SlideError
-from napari_histoseg.gui.layers import box_around, level0_points, place, slide_layer, tissue_layer, tissue_of, world_points
+from napari_histoseg.gui.layers import (
+    box_around,
+    level0_points,
+    place,
+    slide_layer,
+    tissue_layer,
+    tissue_of,
+    world_points,
+)
 from napari_histoseg.gui.live import live_levels, show_changes
 from napari_histoseg.gui.slides import is_slide_layer, set_pixel_size, slide_of
 from napari_histoseg.gui.where import drawn_region, outline
@@ -143,6 +151,22 @@ def test_a_pyramid_of_one_level_is_shown_too() -> None:
     array[:] = 3
     show_changes(layer)
     assert (np.asarray(layer.data[1]) == 3).all()
+
+
+@given(
+    box=st.tuples(st.integers(0, 90), st.integers(0, 90), st.integers(0, 90), st.integers(0, 90)),
+)
+def test_cutting_a_live_level_is_cutting_its_array(box: tuple[int, int, int, int]) -> None:
+    import zarr
+
+    values = np.arange(70 * 83, dtype=np.uint32).reshape(70, 83)
+    array = zarr.create_array({}, shape=values.shape, chunks=(32, 32), dtype="uint32")
+    array[:] = values
+    level = live_levels([array])[0]
+    top, bottom, left, right = box
+    np.testing.assert_array_equal(level[top:bottom, left:right], values[top:bottom, left:right])
+    np.testing.assert_array_equal(level[top:bottom:1, :], values[top:bottom])
+    assert level[5, 6] == values[5, 6]
 
 
 SQUARE = np.array([[10.0, 20.0], [10.0, 60.0], [50.0, 60.0], [50.0, 20.0]])

@@ -82,6 +82,7 @@ class LiveRun(QObject):
         self.probability: Layer | None = None
         self._viewer, self._image, self._engine = viewer, image, engine
         self.focus = Focus()
+        self._place: dict[str, Any] = {}
         self.job = Job(request.title, self._events)
         self.job.started.connect(self._on_started)
         self.job.progress.connect(self._on_progress)
@@ -115,22 +116,28 @@ class LiveRun(QObject):
         self.focus.point = (float(x), float(y))
 
     def _on_started(self, event: Started) -> None:
-        arrays = event.store.arrays()
         slide = self.request.slide
-        place: dict[str, Any] = {"mpp": event.mpp, "base": slide.require_mpp(), "frame": event.frame}
-        place["origin"] = tuple(float(t) for t in self._image.translate[-2:])
-        of = f"of {slide.name}{' preview' if self.request.preview else ''}"
-        active = self._viewer.layers.selection.active
+        self._place = {
+            "mpp": event.mpp,
+            "base": slide.require_mpp(),
+            "frame": event.frame,
+            "origin": tuple(float(t) for t in self._image.translate[-2:]),
+        }
+        arrays = event.store.arrays()
         self._hide_previews()
-        if arrays.get("probability"):
-            made = probability_layer(arrays["probability"], name=f"Probability {of}", metadata=self._about("probability"), **place)
-            self.probability = self._show(made)
         if arrays.get("labels"):
-            name = f"{self.request.method.capitalize()} {of}"
-            made = labels_layer(arrays["labels"], name=name, metadata=self._about("labels"), **place)
-            self.labels = self._show(made)
-        # Drawing, painting or looking at another slide goes on undisturbed.
-        self._viewer.layers.selection.active = active
+            name = f"{self.request.method.capitalize()} {self._of}"
+            self.labels = self._show(labels_layer(arrays["labels"], name=name, metadata=self._about("labels"), **self._place))
+
+    def _show_probability(self, result: Result) -> None:
+        # Each new layer stops the window for a tenth of a second, so this one waits until the run has ended.
+        if arrays := result.arrays().get("probability"):
+            name, about = f"Probability {self._of}", self._about("probability")
+            self.probability = self._show(probability_layer(arrays, name=name, metadata=about, **self._place))
+
+    @property
+    def _of(self) -> str:
+        return f"of {self.request.slide.name}{' preview' if self.request.preview else ''}"
 
     def _about(self, kind: str) -> dict[str, Any]:
         about = {"path": str(self.request.out), "kind": kind, "slide_fingerprint": self.request.slide.fingerprint()}
@@ -152,8 +159,13 @@ class LiveRun(QObject):
                 layer.translate, layer.scale = keywords["translate"], keywords["scale"]
                 layer.visible = kind == "labels" or layer.visible
                 return layer
+        chosen = self._viewer.layers.selection.active
         add: Any = {"labels": self._viewer.add_labels, "image": self._viewer.add_image}[kind]
-        return add(data, **keywords)
+        layer = add(data, **keywords)
+        # Somebody who draws or paints goes on doing so.
+        if chosen is not None and str(chosen.mode) != "pan_zoom":
+            self._viewer.layers.selection.active = chosen
+        return layer
 
     def _hide_previews(self) -> None:
         for layer in self._viewer.layers:
@@ -181,6 +193,7 @@ class LiveRun(QObject):
         self.done.emit(result)
 
     def _attach(self, result: Result) -> None:
+        self._show_probability(result)
         for layer in (self.labels, self.probability):
             if layer is not None and layer in self._viewer.layers:
                 layer.metadata[KEY] = {**layer.metadata[KEY], "result": result}

@@ -21,7 +21,7 @@ from napari_histoseg.gui.modelpicker import ModelPicker
 from napari_histoseg.gui.models import nuclei_models
 from napari_histoseg.gui.progress import ProgressPanel
 from napari_histoseg.gui.slides import open_slide_by
-from napari_histoseg.gui.warm import warm_up
+from napari_histoseg.gui.warm import wait_until_warm, warm_up
 from napari_histoseg.gui.where import WherePicker, view_box
 from napari_histoseg.methods.nuclei.config import NucleiSettings
 from napari_histoseg.predict.events import RunEvent
@@ -35,6 +35,7 @@ PREVIEW_UM = 512.0
 
 def engine(*args: Any, **keywords: Any) -> Iterator[RunEvent]:
     """`napari_histoseg.predict.run.iter_run`, imported on the worker thread."""
+    wait_until_warm()
     from napari_histoseg.predict.run import iter_run
 
     return iter_run(*args, **keywords)
@@ -50,6 +51,7 @@ class NucleiDock(QScrollArea):
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
+        warm_up(napari_viewer)
         self.viewer = napari_viewer
         self.engine: Callable[..., Iterator[RunEvent]] = engine
         self.current: LiveRun | None = None
@@ -65,7 +67,6 @@ class NucleiDock(QScrollArea):
         self._lay_out()
         self._connect()
         self._show_state()
-        warm_up()
 
     # -- looks --------------------------------------------------------------------------------------------------------
 

@@ -12,49 +12,85 @@ import logging
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from napari.layers import Labels
+
+from napari_histoseg.gui.layers import object_colors
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
 
 log = logging.getLogger(__name__)
 
-_started = threading.Event()
-_lock = threading.Lock()
+_ready = threading.Event()
+_thread: list[threading.Thread] = []
+WAIT_S = 60.0
 
 
-def warm_up() -> None:
-    """Prepare for runs, once a process; a run that is started meanwhile waits where it has to."""
-    with _lock:
-        if _started.is_set():
-            return
-        _started.set()
-    threading.Thread(target=_prepare, name="histoseg-warm-up", daemon=True).start()
+def warm_up(viewer: Viewer) -> None:
+    """Prepare for runs, once a process; called when a dock opens, where a wait is expected."""
+    if not _thread:
+        _show_labels_once(viewer)
+        _thread.append(threading.Thread(target=_prepare, name="histoseg-warm-up", daemon=True))
+        _thread[0].start()
+
+
+def wait_until_warm() -> None:
+    """Called by a run before it loads its model: what `warm_up` began is not done twice."""
+    if _thread:
+        _ready.wait(WAIT_S)
+
+
+def _show_labels_once(viewer: Viewer) -> None:
+    """Make napari load what its first labels layer needs, a second's worth, now and not when a run shows its first tile.
+
+    Nothing is drawn in between, so that nobody sees it.
+    """
+    if any(isinstance(layer, Labels) for layer in viewer.layers) or not len(viewer.layers):
+        return
+    chosen = viewer.layers.selection.active
+    pixels = np.zeros((4, 4), np.uint32)
+    layer = viewer.add_labels([pixels, pixels[::2, ::2]], multiscale=True, colormap=object_colors(), units=viewer.layers[0].units[-2:])
+    viewer.layers.selection.active = layer
+    viewer.layers.remove(layer)
+    viewer.layers.selection.active = chosen
 
 
 def _prepare() -> None:
-    _compile_elsewhere()
     try:
+        compiling = _compile_elsewhere()
         importlib.import_module("napari_histoseg.predict.run")
-    except ImportError:
-        # The run will say what is missing, as a sentence.
-        log.debug("The engine could not be imported", exc_info=True)
-    # Everything imported by now stays for good. Garbage collection need not visit it again: with torch loaded it would
-    # stop the window for a third of a second each time, and napari collects whenever a layer is removed.
-    gc.freeze()
+        if compiling is not None:
+            compiling()
+        # Everything imported by now stays for good. Garbage collection need not visit it again: with torch loaded it
+        # would stop the window for a third of a second each time, and napari collects whenever a layer is removed.
+        gc.freeze()
+    except (ImportError, OSError, subprocess.SubprocessError):
+        # The run does for itself what is missing, and says what it cannot do.
+        log.debug("The engine was not prepared", exc_info=True)
+    finally:
+        _ready.set()
 
 
-def _compile_elsewhere() -> None:
-    """Compile the kernels in another process unless numba's cache has them."""
+def _compile_elsewhere() -> Callable[[], None] | None:
+    """Start compiling the kernels in another process unless numba's cache has them; returns what waits for it."""
     from napari_histoseg.slide.cache import cache_root
 
     marker = cache_root() / f"kernels-{_state()}"
     if marker.exists():
-        return
+        return None
     code = "from napari_histoseg.methods.nuclei.warm import warm_up; warm_up()"
-    try:
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.touch()
-    except (OSError, subprocess.SubprocessError):
-        # The first run then compiles for itself, and the window stutters once.
-        log.debug("The kernels were not compiled ahead", exc_info=True)
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def finish() -> None:
+        if process.wait(WAIT_S) == 0:
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.touch()
+
+    return finish
 
 
 def _state() -> str:
