@@ -32,7 +32,7 @@ def perfect_maps(labels):
 
 def perfect_classes(labels):
     """Background, nucleus and boundary of labels as certain probabilities."""
-    rim = ndimage.gray_dilation(labels, 3) != ndimage.gray_erosion(labels, 3)
+    rim = ndimage.grey_dilation(labels, 3) != ndimage.grey_erosion(labels, 3)
     boundary, nucleus = rim & (labels > 0), ~rim & (labels > 0)
     return np.stack([labels == 0, nucleus, boundary]).astype(np.float32)
 

@@ -53,7 +53,7 @@ SETS: list[dict[str, Any]] = [
 
 RECIPES: dict[str, dict[str, Any]] = {
     "compact": {"steps": 5000, "batch": 8, "crop_px": 256, "learning_rate": 1e-3},
-    "unet": {"steps": 2000, "batch": 8, "crop_px": 144, "learning_rate": 3e-4},
+    "unet": {"steps": 1500, "batch": 8, "crop_px": 144, "learning_rate": 3e-4},
 }
 
 
