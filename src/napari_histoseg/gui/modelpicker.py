@@ -115,12 +115,18 @@ def card_text(card: ModelCard) -> str:
     if scores := _numbers(card.scores):
         lines.append(f"Held-out scores: {scores}.")
     for data in card.data:
-        license_ = f" ({data['license']})" if data.get("license") else ""
-        lines.append(f"Trained on {data.get('name', 'unnamed data')}{license_}.")
+        name = data.get("title") or data.get("name") or data.get("path") or "unnamed data"
+        known = [str(data[key]) for key in ("source", "license") if data.get(key)]
+        lines.append(f"Trained on {name}" + (f" ({'; '.join(known)})." if known else "."))
     if card.license:
-        lines.append(f"License: {card.license}.")
+        lines.append(f"License: {card.license.rstrip('.')}.")
     return "<br>".join(line for line in lines if line)
 
 
+SCORES = {"aji": "AJI", "pq": "PQ", "f1_50": "F1", "dice": "Dice"}
+
+
 def _numbers(scores: dict[str, Any]) -> str:
-    return ", ".join(f"{k} {v:.2f}" for k, v in scores.items() if isinstance(v, (int, float)))
+    """The overall scores of the held-out data, by the names that people know."""
+    found = scores.get("validation", scores)
+    return ", ".join(f"{title} {found[key]:.2f}" for key, title in SCORES.items() if isinstance(found.get(key), float))
