@@ -86,9 +86,10 @@ def test_napari_opens_a_slide_with_our_reader(viewer: Any, tmp_path: Path) -> No
 def test_a_result_folder_opens_with_its_slide(finished: Any) -> None:
     path = finished.edit.result.path
     assert reader.get_reader(str(path)) is not None
-    kinds = [kind for _, _, kind in reader.read(str(path))]
+    layers = reader.read(str(path))
     # The slide of this test has no file, so only the result's own layers come.
-    assert kinds == ["image", "labels"]
+    assert [kind for _, _, kind in layers] == ["image", "labels"]
+    assert "area µm²" in layers[1][1]["features"]
 
 
 def test_a_result_of_another_version_is_one_plain_message(finished: Any, errors: list[str]) -> None:

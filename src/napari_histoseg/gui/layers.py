@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_histoseg.gui.features import status_table
 from napari_histoseg.gui.live import live_levels
 from napari_histoseg.slide import Box, Slide, TissueMask
 
@@ -169,7 +170,10 @@ def result_layers(result: Result) -> list[LayerData]:
         layers.append(probability_layer(arrays["probability"], name=name, metadata=dict(metadata), **common))
     if arrays.get("labels"):
         name = f"{record.method.capitalize()} of {record.slide.name}"
-        layers.append(labels_layer(arrays["labels"], name=name, metadata=dict(metadata), **common))
+        data, keywords, kind = labels_layer(arrays["labels"], name=name, metadata=dict(metadata), **common)
+        if result.has_objects:
+            keywords["features"] = status_table(result.objects)
+        layers.append((data, keywords, kind))
     return layers
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_histoseg.gui.features import show_measurements
 from napari_histoseg.gui.layers import KEY
 
 if TYPE_CHECKING:
@@ -18,14 +17,7 @@ if TYPE_CHECKING:
 def show_layers(viewer: Viewer, layers: list[LayerData]) -> list[Layer]:
     """Add layers as a reader returns them."""
     add: dict[str, Any] = {"image": viewer.add_image, "labels": viewer.add_labels}
-    added = []
-    for data, keywords, kind in layers:
-        layer = add[kind](data, **keywords)
-        added.append(layer)
-        result = result_of(layer)
-        if result is not None and kind == "labels":
-            show_measurements(layer, result)
-    return added
+    return [add[kind](data, **keywords) for data, keywords, kind in layers]
 
 
 def result_of(layer: Layer | None) -> Result | None:
