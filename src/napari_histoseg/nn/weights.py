@@ -82,7 +82,7 @@ def read_card(path: Path, method: str | None = None) -> ModelCard:
     if not path.is_file():
         raise WeightsError(f"The weights file {path} does not exist. Give the path of a .safetensors file made by 'histoseg train'.")
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:  # only the header is read; torch stays out
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise WeightsError(
