@@ -31,9 +31,14 @@ system_packages() {
 }
 
 environment() {
-  [ -x .venv/bin/python ] && .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { rm -rf .venv; python3 -m venv .venv; }
-  # torch first: its CPU build is enough here, and later ranges that it satisfies bring no larger one.
-  .venv/bin/python -c 'import torch' 2>/dev/null || .venv/bin/pip install -q torch==2.13.0
+  # An environment that was left half-made has no pip.
+  .venv/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { rm -rf .venv; python3 -m venv .venv; }
+  # torch first, in its CPU build: later ranges that it satisfies bring no larger one. Where PyTorch's own index cannot be
+  # reached, the usual index has to do, which on Linux brings several gigabytes for graphics cards.
+  if ! .venv/bin/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)'; then
+    .venv/bin/pip install -q --no-deps --retries 0 --timeout 15 --index-url https://download.pytorch.org/whl/cpu torch==2.13.0 \
+      2>/dev/null || .venv/bin/pip install -q torch==2.13.0
+  fi
   .venv/bin/pip install -q -e '.[all,test,lint]'
 }
 
