@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -23,7 +24,7 @@ class NucleiSettings(RunSettings):
         0.5, gt=0, lt=1, title="Nucleus threshold", description="Probability above which a pixel belongs to a nucleus."
     )
     min_area_um2: float = Field(
-        6.0, ge=0, le=1000, title="Smallest nucleus (µm²)", description="Smaller objects are dropped."
+        3.0, ge=0, le=1000, title="Smallest nucleus (µm²)", description="Smaller objects are dropped."
     )
     min_probability: float = Field(
         0.0, ge=0, lt=1, title="Least certainty", description="Objects whose mean probability is below this are dropped."
@@ -41,4 +42,9 @@ class NucleiTraining(TrainSettings):
     width: int = Field(32, ge=4, le=128, title="Width", description="Channels of the first level.")
     augmentation: float = Field(
         1.0, ge=0, le=2, title="Augmentation", description="Strength of stain, blur, noise and scale jitter; 0 is flips only."
+    )
+    start: Path | None = Field(
+        None,
+        title="Start from",
+        description="Weights (.safetensors) of the same network and width to go on from; random numbers when not given.",
     )

@@ -29,20 +29,27 @@ HALO_PX = 96
 """Enough that the network and the decoder see the same around an object in every tiling (tested: objects are equal)."""
 DECODE_MPP = 0.25
 """Pixel size that the decoders' lengths were chosen at."""
+VOTES_PX = {"peak_radius_px": 4, "smooth_sigma_px": 2.0, "merge_radius_px": 16.0, "reach_px": 8.0, "grow_px": 6}
+BOUNDARY_PX = {"peak_radius_px": 3, "merge_radius_px": 40.0, "smooth_sigma_px": 0.6}
+"""Lengths of the two decoders, chosen on the held-out pictures of the shipped weights."""
 LOG_MPP = 0.5
 """Blob detection needs no finer pixels, and is four times cheaper at this size than at 0.25."""
 
 
 def decode(
-    architecture: str, raw: NDArray[np.float32], mpp: float, threshold: float = 0.5, min_area_um2: float = 6.0
+    architecture: str, raw: NDArray[np.float32], mpp: float, threshold: float = 0.5, min_area_um2: float = 3.0
 ) -> tuple[Decoded, NDArray[np.float32]]:
     """Activated network output (3, h, w) → labels and nucleus probability (h, w)."""
     least, scale = round(min_area_um2 / mpp**2), DECODE_MPP / mpp
     if architecture == "unet":
-        lengths = _scaled({"peak_radius_px": 3, "merge_radius_px": 40.0, "smooth_sigma_px": 0.6}, scale)
+        lengths = _scaled(BOUNDARY_PX, scale)
         return decode_boundary(raw, threshold=threshold, min_area_px=least, **lengths), raw[1] + raw[2]
-    lengths = _scaled({"peak_radius_px": 4, "merge_radius_px": 8.0, "smooth_sigma_px": 1.5, "reach_px": 8.0, "grow_px": 6}, scale)
-    return decode_votes(raw[0], raw[1:], threshold=threshold, min_area_px=least, **lengths), raw[0]
+    lengths = _scaled(VOTES_PX, scale)
+    votes = 30.0 * scale**2
+    found = decode_votes(
+        raw[0], raw[1:], threshold=threshold, min_area_px=least, min_votes=votes, merge_saddle=0.5, **lengths
+    )
+    return found, raw[0]
 
 
 def _scaled(lengths_px: dict[str, Any], scale: float) -> dict[str, Any]:

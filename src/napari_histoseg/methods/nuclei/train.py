@@ -32,7 +32,7 @@ from napari_histoseg.methods.nuclei.targets import (
     instance_weights,
     offsets,
 )
-from napari_histoseg.nn.weights import ModelCard
+from napari_histoseg.nn.weights import ModelCard, load_into, read_card
 from napari_histoseg.train.augment import degrade, jitter_stain, warp
 
 CONTEXT_PX = 32
@@ -71,8 +71,12 @@ class NucleiTask:
         self._chance = chance / chance.sum()
 
     def network(self) -> nn.Module:
-        """A fresh network of the chosen architecture and width."""
-        return build(self.settings.architecture, self.settings.width)
+        """The network of the chosen architecture and width: fresh, or with the weights to start from."""
+        network = build(self.settings.architecture, self.settings.width)
+        if self.settings.start is not None:
+            read_card(self.settings.start, "nuclei")
+            load_into(network, self.settings.start)
+        return network
 
     def sample(self, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
         """An augmented crop with ``nucleus``, ``offset`` and ``weight`` (compact) or ``classes`` (unet)."""
