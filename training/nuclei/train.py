@@ -54,7 +54,7 @@ SETS: list[dict[str, Any]] = [
 
 RECIPES: dict[str, dict[str, Any]] = {
     "compact": {"steps": 5000, "batch": 8, "crop_px": 256, "learning_rate": 1e-3},
-    "compact-more": {"steps": 1800, "batch": 8, "crop_px": 256, "learning_rate": 5e-4, "seed": 1, "validate_every": 600},
+    "compact-more": {"steps": 1800, "batch": 8, "crop_px": 256, "learning_rate": 5e-4, "seed": 1, "validate_every": 600, "augmentation": 1.4},
     "unet": {"steps": 1500, "batch": 8, "crop_px": 144, "learning_rate": 3e-4},
 }
 
