@@ -44,16 +44,18 @@ class Conformance:
     agreement: ClassVar[float] = 0.995
 
     @pytest.fixture(scope="class")
-    def slide(self) -> Slide:
+    @classmethod
+    def slide(cls) -> Slide:
         """A synthetic H&E slide with glass around it."""
         from napari_histoseg._testing import he_image
 
         return hs.open_slide(he_image(700, 600, seed=5, mpp=0.25, glass=0.05), mpp=0.25)
 
     @pytest.fixture(scope="class")
-    def result(self, slide: Slide) -> Any:
+    @classmethod
+    def result(cls, slide: Slide) -> Any:
         """The method on the whole slide in one tile."""
-        return hs.run(self.method, slide, **{**self.fast, "tile_px": 1024})
+        return hs.run(cls.method, slide, **{**cls.fast, "tile_px": 1024})
 
     def test_settings_go_through_json(self) -> None:
         kind = methods.get(self.method).spec.settings
