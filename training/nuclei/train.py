@@ -21,8 +21,10 @@ import skimage.io
 from skimage.measure import regionprops
 
 from napari_histoseg.methods.nuclei.config import NucleiTraining
+from napari_histoseg.methods.nuclei.network import build
 from napari_histoseg.methods.nuclei.targets import UNLABELED
 from napari_histoseg.methods.nuclei.train import Example, NucleiTask
+from napari_histoseg.nn.weights import load_into, read_card, save_weights
 from napari_histoseg.train.loop import StepDone, fit
 
 MPP = 0.25
@@ -93,6 +95,14 @@ def without_merged(labels: np.ndarray) -> np.ndarray:
     return out
 
 
+def halve(path: Path) -> None:
+    """Store the weights as float16, half the size: the U-Net's would be 31 MB. Scores change in the fourth decimal."""
+    card = read_card(path)
+    network = build(card.architecture, card.width)
+    load_into(network, path)
+    save_weights(path, network, card, half=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", choices=sorted(RECIPES))
@@ -124,6 +134,8 @@ def main() -> None:
             print(event, flush=True)
         elif event.step % 100 == 0:
             print(f"step {event.step}/{event.steps} loss {event.loss:.4f} {event.seconds:.0f} s", flush=True)
+    if settings.architecture == "unet":
+        halve(args.out)
 
 
 if __name__ == "__main__":
