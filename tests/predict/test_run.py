@@ -102,9 +102,9 @@ def test_a_drawn_region_keeps_only_what_has_its_center_inside(blobs: Any, pictur
 
 
 def test_glass_is_not_computed(blobs: Any) -> None:
-    image = np.full((512, 512, 3), 245, np.uint8)
+    image = np.full((2400, 2400, 3), 245, np.uint8)
     image[100:110, 100:110] = 0
-    events = list(hs.iter_run("blobs", opened(image), tile_px=128))
+    events = list(hs.iter_run("blobs", opened(image), tile_px=512))
     assert events[0].total == 0
     assert [e.message for e in events if isinstance(e, Notice)] == [
         "No tissue was found in the region, so nothing was computed. Set tissue_only to false to compute it all the same."
@@ -112,6 +112,12 @@ def test_glass_is_not_computed(blobs: Any) -> None:
     result = events[-1].result
     assert not np.asarray(result.labels).any() and result.objects.empty
     assert "centroid_x_um" in result.objects.columns
+
+
+def test_a_small_field_is_computed_whole(blobs: Any) -> None:
+    image = np.full((512, 512, 3), 245, np.uint8)
+    image[100:110, 100:110] = 0
+    assert len(hs.run("blobs", opened(image), tile_px=128).objects) == 1
 
 
 def test_an_unreadable_tile_is_listed_and_the_run_goes_on(

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from napari_histoseg.methods.settings import RunSettings
 
 TISSUE_RIM_UM = 24.0
+FIELD_UM2 = 1e6
+"""A picture smaller than this (1 mm²) is a field that somebody chose: all of it is computed. What is debris on a slide may be the
+few cells that such a picture is about."""
 
 Region = "Box | Geometry | tuple[int, int, int, int] | None"
 """Where to run, in level-0 pixels: a box, a (multi)polygon, ``(x, y, width, height)``, or None for the whole slide."""
@@ -87,7 +90,8 @@ def make_plan(
     frame = box.scaled(source_mpp / mpp).intersect(Box(0, 0, width, height))
     grid = TileGrid(frame, settings.tile_px, model.halo_px, mpp)
     downsample = mpp / source_mpp
-    if not settings.tissue_only:
+    field = tissue is None and slide.width * slide.height * source_mpp**2 < FIELD_UM2
+    if not settings.tissue_only or field:
         tissue = None
     else:
         tissue = _grown(tissue_mask(slide) if tissue is None else tissue, source_mpp)

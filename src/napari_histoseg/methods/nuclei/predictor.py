@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from napari_histoseg.errors import RegionError
 from napari_histoseg.methods.base import TileFrame, TileOutput
 from napari_histoseg.methods.nuclei.config import NucleiSettings
 from napari_histoseg.methods.nuclei.decode import Decoded, decode_boundary, decode_votes
@@ -222,7 +224,8 @@ def _load_log(settings: NucleiSettings) -> NucleiModel:
     model: list[log.LogModel] = []
 
     def fit(samples: Sequence[NDArray[np.uint8]]) -> None:
-        model[:] = [log.fit_log(list(samples), LOG_MPP)]
+        with suppress(RegionError):  # nothing but glass: nothing is found
+            model[:] = [log.fit_log(list(samples), LOG_MPP)]
 
     def forward(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Blob detection works on pixels: the picture goes through as it is."""
@@ -230,6 +233,8 @@ def _load_log(settings: NucleiSettings) -> NucleiModel:
 
     def find(raw: NDArray[np.float32], mpp: float) -> tuple[Decoded, NDArray[np.float32]]:
         image = np.ascontiguousarray(raw.transpose(1, 2, 0)).astype(np.uint8)
+        if not model:
+            return Decoded(np.zeros(image.shape[:2], np.int32), np.zeros(0, np.float32)), np.zeros(image.shape[:2], np.float32)
         return log.segment_log(image, model[0], mpp=mpp, min_area_um2=settings.min_area_um2)
 
     halo = -(-round(log.halo_um() / LOG_MPP) // MARGIN_STRIDE) * MARGIN_STRIDE
