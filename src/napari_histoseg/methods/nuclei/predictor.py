@@ -18,6 +18,7 @@ from napari_histoseg.errors import RegionError
 from napari_histoseg.methods.base import TileFrame, TileOutput
 from napari_histoseg.methods.nuclei.config import NucleiSettings
 from napari_histoseg.methods.nuclei.decode import Decoded, decode_boundary, decode_votes
+from napari_histoseg.methods.nuclei.kernels import encode_runs
 from napari_histoseg.methods.nuclei.measure import neighbors, object_table
 from napari_histoseg.methods.nuclei.network import MARGIN_STRIDE, build
 from napari_histoseg.methods.nuclei.targets import OFFSET_UNIT_PX
@@ -105,12 +106,14 @@ def owned(decoded: Decoded, frame: TileFrame) -> tuple[NDArray[np.int32], NDArra
 
 
 def _centroids(labels: NDArray[np.int32], count: int) -> NDArray[np.float64]:
-    """(n, 2) mean pixel centers (x, y) of ids 1 to n."""
-    flat = np.flatnonzero(labels)
-    ids = labels.reshape(-1)[flat] - 1
-    rows, columns = np.divmod(flat, labels.shape[1])
-    area = np.bincount(ids, minlength=count)
-    x, y = (np.bincount(ids, v, count) / np.maximum(area, 1) + 0.5 for v in (columns, rows))
+    """(n, 2) mean pixel centers (x, y) of ids 1 to n, from the runs of the labels: a few thousand instead of a million pixels."""
+    _, starts, values = encode_runs(labels)
+    inside = values > 0
+    ids, first, length = values[inside] - 1, starts[:-1][inside], np.diff(starts)[inside]
+    rows, columns = np.divmod(first, labels.shape[1])
+    area = np.maximum(np.bincount(ids, length, count), 1)
+    x = np.bincount(ids, length * (columns + length / 2), count) / area
+    y = np.bincount(ids, length * (rows + 0.5), count) / area
     return np.stack([x, y], 1)
 
 
