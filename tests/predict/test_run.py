@@ -238,6 +238,13 @@ def test_a_full_card_gets_smaller_batches(blobs: Any, picture: NDArray[np.uint8]
     assert said == [f"Not enough memory on the device: going on with batches of {n}." for n in (4, 2)]
 
 
+@pytest.mark.parametrize(("gib", "batch"), [(0.1, 1), (4, 1), (8, 2), (24, 8), (141, 16)])
+def test_the_batch_follows_the_cards_memory(gib: float, batch: int) -> None:
+    from napari_histoseg.predict.lanes import fitting_batch
+
+    assert fitting_batch(int(gib * 2**30), 1216) == batch
+
+
 def test_two_runs_into_one_folder_are_refused(blobs: Any, picture: NDArray[np.uint8], tmp_path: Path) -> None:
     events = hs.iter_run("blobs", opened(picture), out=tmp_path / "r", **FAST)
     next(events)

@@ -44,6 +44,9 @@ class Done:
 
 Say = Callable[[str], None]
 
+BYTES_A_PIXEL = 1000
+"""Memory that the largest network here holds for each pixel of a tile, generously."""
+
 
 def aligned(tile: Tile, halo_px: int, stride_px: int) -> Box:
     """The tile's read box, grown to a multiple of the network's stride on the right and below."""
@@ -63,12 +66,29 @@ def read_tile(work: Work, tile: Tile) -> NDArray[np.uint8]:
     return np.asarray(mirrored, np.uint8)
 
 
-def run_tiles(work: Work, tiles: Iterator[Tile], device: torch.device, batch: int, say: Say) -> Generator[Done, None, None]:
+def run_tiles(
+    work: Work, tiles: Iterator[Tile], device: torch.device, batch: int, tile_px: int, say: Say
+) -> Generator[Done, None, None]:
     """Compute tiles as they come; at most a few are in flight, so memory does not grow with the slide."""
     tiles = (Tile(t.index, t.keep, aligned(t, work.model.halo_px, work.model.stride_px)) for t in tiles)
     if device.type == "cpu":
         return _side_by_side(work, tiles, say)
-    return _batched(work, tiles, batch or 8, say)
+    return _batched(work, tiles, batch or fitting_batch(_free_memory(device), tile_px + 2 * work.model.halo_px), say)
+
+
+def fitting_batch(free_bytes: int, side_px: int) -> int:
+    """Tiles that fit into half of a card's free memory at once, a power of two from 1 to 16.
+
+    A power of two, so that a little more or less free memory gives the same batches and so the same bits.
+    """
+    fitting = free_bytes // 2 // (side_px**2 * BYTES_A_PIXEL)
+    return int(2 ** min(max(fitting, 1).bit_length() - 1, 4))
+
+
+def _free_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return 8 * 2**30
 
 
 def _frame(work: Work, tile: Tile) -> TileFrame:

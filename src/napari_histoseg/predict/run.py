@@ -149,7 +149,7 @@ class _Run:
         work = Work(self.slide, self.model, plan.mpp, plan.downsample, Box(0, 0, *self.slide.size_at(plan.mpp)))
         said: list[str] = []
         order = nearest_first(plan.grid, left, _working(focus, plan.downsample))
-        with closing(run_tiles(work, order, device, self.settings.batch_tiles, said.append)) as tiles:
+        with closing(run_tiles(work, order, device, self.settings.batch_tiles, plan.grid.tile_px, said.append)) as tiles:
             for count, tile in enumerate(tiles, total - len(left) + 1):
                 while said:
                     yield self._say(said.pop(0))
