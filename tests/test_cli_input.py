@@ -186,7 +186,7 @@ def test_the_density_counts_the_drawn_regions_only(run: Call, tmp_path: Path) ->
 
 def test_a_slide_that_is_all_glass_is_no_failure(cli: Call, tmp_path: Path) -> None:
     path = tmp_path / "glass.png"
-    Image.fromarray(np.full((64, 64, 3), 245, np.uint8)).save(path)
+    Image.fromarray(np.full((2400, 2400, 3), 245, np.uint8)).save(path)
     said = cli("run", "nuclei", path, "--out", tmp_path / "r", *MPP, *FAST, "--json")
     assert said.code == 0 and "note: No tissue was found" in said.err
     found = json.loads(said.out)

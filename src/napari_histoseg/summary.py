@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histoseg.slide import Box, TissueMask, tissue_mask
+from napari_histoseg.slide import Box, TissueMask, is_field, tissue_mask
 
 if TYPE_CHECKING:
     from napari_histoseg.results import Result
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def summarize(slide: Slide, result: Result, seconds: float) -> dict[str, Any]:
     """The summary that ``histoseg run`` prints; only JSON types.
 
-    ``area_mm2`` is the area of tissue in the region (of the region, when the run was told to compute glass too).
+    ``area_mm2`` is the area of tissue in the region (of the region, when the run was told to compute glass too, or the picture is a small
+    field).
     """
     record = result.record
     area = examined_mm2(slide, result)
@@ -43,7 +44,7 @@ def examined_mm2(slide: Slide, result: Result) -> float:
 
     record = result.record
     box = result.region or slide.bounds
-    tissue = tissue_mask(slide) if record.settings.get("tissue_only") else None
+    tissue = tissue_mask(slide) if record.settings.get("tissue_only") and not is_field(slide) else None
     if record.outline is None:
         area, share = float(box.area), 1.0 if tissue is None else tissue.fraction(box)
     else:

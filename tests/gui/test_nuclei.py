@@ -233,7 +233,7 @@ def test_a_setting_out_of_bounds_is_said_under_the_form(dock: NucleiDock) -> Non
 
 
 def test_no_tissue_is_said_and_gives_an_empty_result(dock: NucleiDock, qtbot: Any) -> None:
-    show_layers(dock.viewer, [slide_layer(open_slide(np.full((200, 220, 3), 240, np.uint8), mpp=0.5))])
+    show_layers(dock.viewer, [slide_layer(open_slide(np.full((2400, 2400, 3), 240, np.uint8), mpp=0.5))])
     dock.where.buttons["Tissue"].setChecked(True)
     dock.run_button.click()
     wait(dock, qtbot)

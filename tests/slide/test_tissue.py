@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_histoseg import _testing as make
-from napari_histoseg.slide import Box, TissueMask, open_slide, tissue_mask
+from napari_histoseg.slide import Box, TissueMask, is_field, open_slide, tissue_mask
 
 # Part of the picture that is tissue, at least and at most; judged by eye on overlays.
 FRACTIONS = {
@@ -130,3 +130,9 @@ def test_the_bundled_overview_of_a_real_slide(data_dir: Path) -> None:
     with open_slide(data_dir / "slides" / "CMU-1-Small-Region.svs") as slide:
         mask = tissue_mask(slide)
     assert 0.3 < mask.mask.mean() < 0.5
+
+
+@pytest.mark.parametrize(("side_px", "field"), [(3999, True), (4000, False)])
+def test_below_a_square_millimeter_a_picture_is_a_field(side_px: int, field: bool) -> None:
+    slide = open_slide(np.zeros((side_px, side_px, 3), np.uint8), mpp=0.25)
+    assert is_field(slide) is field

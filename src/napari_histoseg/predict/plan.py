@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_histoseg.errors import RegionError, RunError, TileError
-from napari_histoseg.slide import Box, Slide, TissueMask, tissue_mask
+from napari_histoseg.slide import Box, Slide, TissueMask, is_field, tissue_mask
 from napari_histoseg.tiling import TileGrid
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from napari_histoseg.methods.settings import RunSettings
 
 TISSUE_RIM_UM = 24.0
-FIELD_UM2 = 1e6
-"""A picture smaller than this (1 mm²) is a field that somebody chose: all of it is computed. What is debris on a slide may be the
-few cells that such a picture is about."""
 
 Region = "Box | Geometry | tuple[int, int, int, int] | None"
 """Where to run, in level-0 pixels: a box, a (multi)polygon, ``(x, y, width, height)``, or None for the whole slide."""
@@ -90,8 +87,7 @@ def make_plan(
     frame = box.scaled(source_mpp / mpp).intersect(Box(0, 0, width, height))
     grid = TileGrid(frame, settings.tile_px, model.halo_px, mpp)
     downsample = mpp / source_mpp
-    field = tissue is None and slide.width * slide.height * source_mpp**2 < FIELD_UM2
-    if not settings.tissue_only or field:
+    if not settings.tissue_only or (tissue is None and is_field(slide)):
         tissue = None
     else:
         tissue = _grown(tissue_mask(slide) if tissue is None else tissue, source_mpp)

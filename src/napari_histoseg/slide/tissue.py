@@ -24,6 +24,7 @@ DEBRIS_PART = 0.02
 #: Strong ink below this part of the overview (and below 8 px) is a dark nucleus or a speck.
 INK_PART, INK_PX, INK_RIM_PX = 0.0003, 8, 3
 MASK_MIN_PX = 512
+FIELD_UM2 = 1e6
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,14 @@ class TissueMask:
             + sums[own.y, own.x]
         )
         return float(total) / own.area
+
+
+def is_field(slide: Slide) -> bool:
+    """Whether a picture is so small (below 1 mm²) that somebody chose it: all of it counts as tissue.
+
+    What is debris on a slide may be the few cells that such a picture is about.
+    """
+    return slide.width * slide.height * slide.require_mpp() ** 2 < FIELD_UM2
 
 
 def tissue_mask(slide: Slide, mpp: float | None = None) -> TissueMask:
