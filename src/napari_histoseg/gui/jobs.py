@@ -200,6 +200,7 @@ def _pump(
     events: Callable[[], Iterator[RunEvent]], stop: threading.Event, pace: _Pace, done: threading.Event
 ) -> Pump:
     def pump() -> Generator[object, None, _End]:
+        """Runs in the worker: events go out as they come, an error becomes the sentence that is shown."""
         _step_back()
         end = _End()
         try:
