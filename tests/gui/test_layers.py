@@ -23,7 +23,7 @@ from napari_histoseg.gui.layers import (
     tissue_of,
     world_points,
 )
-from napari_histoseg.gui.live import live_levels, show_changes
+from napari_histoseg.gui.live import live_levels, reload_levels, show_changes
 from napari_histoseg.gui.slides import is_slide_layer, set_pixel_size, slide_of
 from napari_histoseg.gui.where import drawn_region, outline
 from napari_histoseg.slide import Box, TissueMask, open_slide
@@ -167,6 +167,29 @@ def test_cutting_a_live_level_is_cutting_its_array(box: tuple[int, int, int, int
     np.testing.assert_array_equal(level[top:bottom, left:right], values[top:bottom, left:right])
     np.testing.assert_array_equal(level[top:bottom:1, :], values[top:bottom])
     assert level[5, 6] == values[5, 6]
+
+
+@given(data=st.data())
+def test_a_fresh_pyramid_shows_what_was_announced_and_forgetting_shows_all(data: st.DataObject) -> None:
+    import zarr
+
+    arrays = [zarr.create_array({}, shape=s, chunks=(16, 16), dtype="uint32") for s in ((70, 83), (35, 42), (18, 21))]
+    levels = live_levels(arrays, fresh=True)
+    seen = data.draw(st.booleans(), label="looked at before")
+    if seen:
+        assert not np.asarray(levels[0][0:70, 0:83]).any()
+    x, y = data.draw(st.integers(0, 82)), data.draw(st.integers(0, 69))
+    box = Box(x, y, data.draw(st.integers(1, 83 - x)), data.draw(st.integers(1, 70 - y)))
+    for i, array in enumerate(arrays):
+        array[box.y >> i : -(-box.bottom >> i), box.x >> i : -(-box.right >> i)] = 5
+    if seen:
+        assert not np.asarray(levels[0][0:70, 0:83]).any()
+    reload_levels(levels, [box])
+    for array, level in zip(arrays, levels, strict=True):
+        np.testing.assert_array_equal(level[0 : array.shape[0], 0 : array.shape[1]], array[:])
+    arrays[0][:] = 9
+    levels[0].forget()
+    assert (levels[0][0:70, 0:83] == 9).all()
 
 
 SQUARE = np.array([[10.0, 20.0], [10.0, 60.0], [50.0, 60.0], [50.0, 20.0]])

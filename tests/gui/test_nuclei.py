@@ -85,11 +85,11 @@ def test_cancel_keeps_what_is_done_and_resume_ends_with_the_same(dock: NucleiDoc
     assert partial.record.status == "cancelled"
     assert 0 < partial.record.tiles_done < 20
     assert dock.resume_button.isEnabled()
-    layers = len(dock.viewer.layers)
+    qtbot.waitUntil(lambda: len(dock.viewer.layers) == 3)
     dock.resume_button.click()
     wait(dock, qtbot)
     assert engine.calls[1]["resume"]
-    assert len(dock.viewer.layers) == layers
+    assert len(dock.viewer.layers) == 3
     dock.folder.line.setText(str(tmp_path / "b"))
     dock.run_button.click()
     wait(dock, qtbot)

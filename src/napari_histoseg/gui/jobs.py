@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,6 +20,7 @@ from qtpy.QtCore import QObject
 from napari_histoseg.errors import HistosegError
 from napari_histoseg.gui.qt import Signal
 from napari_histoseg.predict.events import Finished, Notice, RunEvent, Started, TileDone
+from napari_histoseg.slide import Box
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,13 @@ COMMIT_S = 1.2
 """While somebody watches, tiles are brought to the disk, and so into view, this often."""
 NICE = 5
 """The worker yields the processor to the window by this much (POSIX niceness; threads that it starts inherit it)."""
+
+
+Stored = Callable[[Sequence[Box]], None]
+
+
+def _nothing(_: Sequence[Box]) -> None:
+    """Nobody wants to know."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,8 @@ class _Pace:
     begun_with: int = 0
     begun_at: float = field(default_factory=time.perf_counter)
     handled: threading.Event = field(default_factory=threading.Event)
+    boxes: list[Box] = field(default_factory=list)
+    """Of the tiles that nobody was told yet to be on the disk."""
 
     def begin(self, done: int) -> None:
         self.begun_with, self.begun_at = done, time.perf_counter()
@@ -113,6 +123,8 @@ class Job(QObject):
         What napari's closing dialog calls it.
     events : callable
         Returns the iterator; called on the worker thread, so it may take its time.
+    stored : callable, optional
+        Told the boxes of tiles that are on the disk now; called on the worker thread, before the window hears of it.
     """
 
     started = Signal(object)
@@ -128,13 +140,15 @@ class Job(QObject):
     ended = Signal()
     """After any of the three ends."""
 
-    def __init__(self, title: str, events: Callable[[], Iterator[RunEvent]], parent: QObject | None = None) -> None:
+    def __init__(
+        self, title: str, events: Callable[[], Iterator[RunEvent]], parent: QObject | None = None, stored: Stored | None = None
+    ) -> None:
         super().__init__(parent)
         self.title = title
         self._stop = threading.Event()
         self._pace = _Pace()
         self._done = threading.Event()
-        pump = _pump(events, self._stop, self._pace, self._done)
+        pump = _pump(events, self._stop, self._pace, self._done, stored or _nothing)
         pump.__qualname__ = title
         self._worker: _Worker = create_worker(pump, _worker_class=_Worker, _start_thread=False)
         self._worker.stop = self._stop
@@ -197,7 +211,7 @@ Pump = Callable[[], Generator[object, None, _End]]
 
 
 def _pump(
-    events: Callable[[], Iterator[RunEvent]], stop: threading.Event, pace: _Pace, done: threading.Event
+    events: Callable[[], Iterator[RunEvent]], stop: threading.Event, pace: _Pace, done: threading.Event, stored: Stored
 ) -> Pump:
     def pump() -> Generator[object, None, _End]:
         """Runs in the worker: events go out as they come, an error becomes the sentence that is shown."""
@@ -205,7 +219,8 @@ def _pump(
         end = _End()
         try:
             with closing(events()) as iterator:  # type: ignore[type-var]
-                yield from _messages(iterator, stop, pace, end)
+                yield from _messages(iterator, stop, pace, end, stored)
+            stored(pace.boxes)
         except HistosegError as error:
             log.debug("The run ended with an error", exc_info=True)
             end.error = str(error)
@@ -220,11 +235,11 @@ def _pump(
 
 
 def _messages(
-    events: Iterator[RunEvent], stop: threading.Event, pace: _Pace, end: _End
+    events: Iterator[RunEvent], stop: threading.Event, pace: _Pace, end: _End, stored: Stored
 ) -> Generator[object, None, None]:
     store: Any = None
     last: Progress | None = None
-    stored = False
+    fresh = False
     for event in events:
         if isinstance(event, Started):
             store = event.store
@@ -232,13 +247,15 @@ def _messages(
             yield event
         elif isinstance(event, TileDone):
             last = pace.progress(event)
+            pace.boxes.append(event.box)
             # The run waits in its yield, so that this thread is the store's only user here.
             if store is not None and pace.commit_due():
                 store.commit()
-                stored = True
+                stored(pace.boxes)
+                pace.boxes, fresh = [], True
             if pace.due():
-                yield replace(last, stored=stored)
-                last, stored = None, False
+                yield replace(last, stored=fresh)
+                last, fresh = None, False
         elif isinstance(event, Notice):
             yield event
         elif isinstance(event, Finished):

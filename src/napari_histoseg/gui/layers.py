@@ -93,6 +93,7 @@ def labels_layer(
     frame: Box,
     metadata: dict[str, Any],
     origin: tuple[float, float] = (0.0, 0.0),
+    fresh: bool = False,
 ) -> LayerData:
     """Labels that grow on disk as a multiscale layer.
 
@@ -108,6 +109,8 @@ def labels_layer(
         Goes into ``layer.metadata["histoseg"]``.
     origin : (y, x)
         Where the slide's layer was moved to.
+    fresh : bool
+        Nothing was written yet; see `live_levels`.
     """
     keywords = {
         "name": name,
@@ -117,7 +120,7 @@ def labels_layer(
         "metadata": {KEY: metadata},
         **place(mpp, base, frame.x, frame.y, origin),
     }
-    return live_levels(arrays), keywords, "labels"
+    return live_levels(arrays, fresh), keywords, "labels"
 
 
 def object_colors() -> CyclicLabelColormap:

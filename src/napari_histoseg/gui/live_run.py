@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QObject, QTimer
 
 from napari_histoseg.gui.jobs import Job, Progress
 from napari_histoseg.gui.layers import KEY, LayerData, labels_layer, level0_points, probability_layer
-from napari_histoseg.gui.live import show_changes
+from napari_histoseg.gui.live import reload_levels
 from napari_histoseg.gui.qt import Signal
+from napari_histoseg.gui.shown import TURN_MS, add_in_turns
 from napari_histoseg.methods.settings import RunSettings
-from napari_histoseg.predict.events import RunEvent, Started
-from napari_histoseg.slide import Slide, TissueMask
+from napari_histoseg.predict.events import Finished, RunEvent, Started
+from napari_histoseg.slide import Box, Slide, TissueMask
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer
@@ -25,6 +28,10 @@ if TYPE_CHECKING:
     from napari_histoseg.results import Result
 
 Engine = Callable[..., Iterator[RunEvent]]
+
+
+SHOW_S = 1.0
+"""A run waits this long at most for its layer to be shown: half the time it takes beside a network that keeps all cores busy."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,9 @@ class LiveRun(QObject):
         self._viewer, self._image, self._engine = viewer, image, engine
         self.focus = Focus()
         self._place: dict[str, Any] = {}
-        self.job = Job(request.title, self._events)
+        self._made: dict[str, LayerData] = {}
+        self._shown = threading.Event()
+        self.job = Job(request.title, self._events, stored=self._reload)
         self.job.started.connect(self._on_started)
         self.job.progress.connect(self._on_progress)
         self.job.finished.connect(self._on_finished)
@@ -97,8 +106,9 @@ class LiveRun(QObject):
         self.job.start()
 
     def _events(self) -> Iterator[RunEvent]:
+        """The run, on its thread; what reads the disk to be shown is done here, so that the window need not wait for it."""
         wanted = self.request
-        return self._engine(
+        run = self._engine(
             wanted.method,
             wanted.slide,
             out=wanted.out,
@@ -109,31 +119,50 @@ class LiveRun(QObject):
             tissue=wanted.tissue,
             settings=wanted.settings,
         )
+        with closing(run):  # type: ignore[type-var]
+            for event in run:
+                if isinstance(event, Started):
+                    self._make_labels(event)
+                elif isinstance(event, Finished):
+                    self._make_probability(event.result)
+                yield event
+                if isinstance(event, Started):
+                    self._shown.wait(SHOW_S)
+
+    def _make_labels(self, event: Started) -> None:
+        self._place = {
+            "mpp": event.mpp,
+            "base": self.request.slide.require_mpp(),
+            "frame": event.frame,
+            "origin": tuple(float(t) for t in self._image.translate[-2:]),
+        }
+        if arrays := event.store.arrays().get("labels"):
+            name, about = f"{self.request.method.capitalize()} {self._of}", self._about("labels")
+            self._made["labels"] = labels_layer(arrays, name=name, metadata=about, fresh=not event.done, **self._place)
+
+    def _make_probability(self, result: Result) -> None:
+        if result.has_objects:
+            _ = result.objects
+        if arrays := result.arrays().get("probability"):
+            name, about = f"Probability {self._of}", self._about("probability")
+            self._made["probability"] = probability_layer(arrays, name=name, metadata=about, **self._place)
+
+    def _reload(self, boxes: Sequence[Box]) -> None:
+        if made := self._made.get("labels"):
+            frame = self._place["frame"]
+            reload_levels(made[0], [box.relative_to(frame) for box in boxes])
 
     def _look(self, event: Any = None) -> None:
         center = np.array(self._viewer.scene.camera.center[-2:], float)
         x, y = level0_points(self._image, center)[0]
         self.focus.point = (float(x), float(y))
 
-    def _on_started(self, event: Started) -> None:
-        slide = self.request.slide
-        self._place = {
-            "mpp": event.mpp,
-            "base": slide.require_mpp(),
-            "frame": event.frame,
-            "origin": tuple(float(t) for t in self._image.translate[-2:]),
-        }
-        arrays = event.store.arrays()
+    def _on_started(self, _: Started) -> None:
         self._hide_previews()
-        if arrays.get("labels"):
-            name = f"{self.request.method.capitalize()} {self._of}"
-            self.labels = self._show(labels_layer(arrays["labels"], name=name, metadata=self._about("labels"), **self._place))
-
-    def _show_probability(self, result: Result) -> None:
-        # Each new layer stops the window for a tenth of a second, so this one waits until the run has ended.
-        if arrays := result.arrays().get("probability"):
-            name, about = f"Probability {self._of}", self._about("probability")
-            self.probability = self._show(probability_layer(arrays, name=name, metadata=about, **self._place))
+        if made := self._made.get("labels"):
+            self.labels = self._show(made, then=self._shown.set)
+        else:
+            self._shown.set()
 
     @property
     def _of(self) -> str:
@@ -143,7 +172,7 @@ class LiveRun(QObject):
         about = {"path": str(self.request.out), "kind": kind, "slide_fingerprint": self.request.slide.fingerprint()}
         return {**about, "preview_of": self._image} if self.request.preview else about
 
-    def _show(self, made: LayerData) -> Any:
+    def _show(self, made: LayerData, then: Callable[[], None] = lambda: None) -> Any:
         """Add a layer, or put it into the one that a resumed run or an earlier preview has.
 
         Removing layers would be simpler, but each removal makes napari collect garbage, which stops the window.
@@ -158,12 +187,12 @@ class LiveRun(QObject):
                 layer.data = data
                 layer.translate, layer.scale = keywords["translate"], keywords["scale"]
                 layer.visible = kind == "labels" or layer.visible
+                then()
                 return layer
         chosen = self._viewer.layers.selection.active
-        add: Any = {"labels": self._viewer.add_labels, "image": self._viewer.add_image}[kind]
-        layer = add(data, **keywords)
-        # Somebody who draws or paints goes on doing so.
-        if chosen is not None and str(chosen.mode) != "pan_zoom":
+        layer = add_in_turns(self._viewer, made, self, then)
+        # A run does not take the layer that somebody works on; showing other controls would also stop the window.
+        if chosen is not None:
             self._viewer.layers.selection.active = chosen
         return layer
 
@@ -174,7 +203,7 @@ class LiveRun(QObject):
 
     def _on_progress(self, progress: Progress) -> None:
         if progress.stored and self.labels is not None and self.labels in self._viewer.layers:
-            show_changes(self.labels)
+            self.labels.refresh(extent=False, thumbnail=False)
 
     def _on_finished(self, result: Result) -> None:
         self._unlook()
@@ -189,15 +218,26 @@ class LiveRun(QObject):
         from napari_histoseg.results import open_result
 
         result = open_result(self.request.out)
+        self._make_probability(result)
         self._attach(result)
         self.done.emit(result)
 
     def _attach(self, result: Result) -> None:
-        self._show_probability(result)
-        for layer in (self.labels, self.probability):
-            if layer is not None and layer in self._viewer.layers:
-                layer.metadata[KEY] = {**layer.metadata[KEY], "result": result}
-                show_changes(layer, thumbnail=True)
+        if self.labels is not None and self.labels in self._viewer.layers:
+            self._belongs(self.labels, result)
+        if "probability" in self._made:
+            # Each new layer stops the window for a moment, so this one waits until the rest has been shown.
+            QTimer.singleShot(TURN_MS, lambda: self._show_probability(result))
+
+    def _show_probability(self, result: Result) -> None:
+        if self.labels is not None and self.labels in self._viewer.layers:
+            self.probability = self._show(self._made["probability"])
+            self._belongs(self.probability, result)
+
+    @staticmethod
+    def _belongs(layer: Any, result: Result) -> None:
+        layer.metadata[KEY] = {**layer.metadata[KEY], "result": result}
+        layer.refresh(extent=False)
 
     def _unlook(self) -> None:
         self._viewer.scene.camera.events.center.disconnect(self._look)

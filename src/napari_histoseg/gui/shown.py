@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QObject, QTimer
 
 from napari_histoseg.gui.layers import KEY
 
@@ -18,6 +21,39 @@ def show_layers(viewer: Viewer, layers: list[LayerData]) -> list[Layer]:
     """Add layers as a reader returns them."""
     add: dict[str, Any] = {"image": viewer.add_image, "labels": viewer.add_labels}
     return [add[kind](data, **keywords) for data, keywords, kind in layers]
+
+
+TURN_MS = 60
+"""Between two steps of adding a layer: long enough for the window to draw and to answer the mouse."""
+
+
+def add_in_turns(viewer: Viewer, made: LayerData, owner: QObject, then: Callable[[], None] = lambda: None) -> Layer:
+    """Add a layer in several turns of the event loop, so that the window answers in between.
+
+    A labels layer takes napari a quarter of a second. It is added unseen; then come its pixels, then one by one the overlays
+    for polygon and brush, which nobody needs while a run shows its first tile. ``then`` is called at the end, unless ``owner`` is deleted before.
+    """
+    from napari.layers import Layer
+
+    layer = Layer.create(*made)
+    things = [layer, *getattr(layer, "_overlays", {}).values()]
+    later = [thing for thing in things if thing.visible]
+    for thing in later:
+        thing.visible = False
+    viewer.add_layer(layer)
+    timer = QTimer(owner)
+
+    def step() -> None:
+        if later and layer in viewer.layers:
+            later.pop(0).visible = True
+        else:
+            timer.stop()
+            timer.deleteLater()
+            then()
+
+    timer.timeout.connect(step)
+    timer.start(TURN_MS)
+    return layer
 
 
 def result_of(layer: Layer | None) -> Result | None:
