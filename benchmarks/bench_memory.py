@@ -1,6 +1,6 @@
 """Peak memory of a run against the size of the slide.
 
-    python benchmarks/bench_memory.py [--sides 10000 20000 40000] [--mpp 1.0] [--model compact]
+    python benchmarks/bench_memory.py [--sides 10000 20000 40000] [--mpp 1.0] [--model compact] [--quick]
 
 Each size runs ``histoseg run`` in a process of its own on a generated JPEG pyramid (one H&E-looking field repeated, so that the file is
 small and all of it is tissue); the peak is the process's own maximum resident set. Memory may not grow with the slide.
@@ -36,11 +36,14 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=[10000, 20000, 40000])
     parser.add_argument("--mpp", type=float, default=0.25)
     parser.add_argument("--model", default="compact")
+    parser.add_argument("--quick", action="store_true", help="a tiny slide and no network: shows that the script works")
     parser.add_argument("--one", nargs=2, metavar=("SLIDE", "OUT"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         run_one(*args.one, args.model)
         return
+    if args.quick:
+        args.sides, args.model = [512], "log"
     print("| slide (px) | working µm/px | nuclei | s | peak memory (GiB) |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for side in args.sides:

@@ -1,6 +1,6 @@
 """How much of the network's own speed the whole pipeline keeps.
 
-    python benchmarks/bench_pipeline.py [--side PX] [--rounds N] [--slide FILE]
+    python benchmarks/bench_pipeline.py [--side PX] [--rounds N] [--slide FILE] [--quick]
 
 Whole pipeline: read, network, decode, measure, write, over a slide file. Network alone: the same tiles, already in memory, through
 the same network in the same number of threads. Rounds are interleaved; median, minimum and maximum of tiles a second.
@@ -42,7 +42,10 @@ def main() -> None:
     parser.add_argument("--tile", type=int, default=1024)
     parser.add_argument("--slide", type=Path)
     parser.add_argument("--mpp", type=float)
+    parser.add_argument("--quick", action="store_true", help="four small tiles, one round: shows that the script works")
     args = parser.parse_args()
+    if args.quick:
+        args.side, args.tile, args.rounds = 512, 256, 1
     with tempfile.TemporaryDirectory() as folder:
         path = args.slide or write_svs(Path(folder) / "s.svs", he_image(args.side, args.side, mpp=0.25))
         slide = hs.open_slide(path, mpp=args.mpp)

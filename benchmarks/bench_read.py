@@ -1,6 +1,6 @@
 """Reading JPEG tiles: this package beside OpenSlide, tifffile and tiffslide, interleaved in one run.
 
-    python benchmarks/bench_read.py [--size 20000] [--tiles 200] [--rounds 7] [--box 256]
+    python benchmarks/bench_read.py [--size 20000] [--tiles 200] [--rounds 7] [--box 256] [--quick]
 
 The slide is generated (seeded), so the numbers need no data. Prints a markdown table; processor time, because
 other jobs may run on the machine.
@@ -85,7 +85,10 @@ def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
     parser.add_argument(
         "--box", type=int, default=256, help="side of a box in px; boxes start at tile corners"
     )
+    parser.add_argument("--quick", action="store_true", help="a few boxes: shows that the script works")
     options = parser.parse_args(arguments)
+    if options.quick:
+        options.size, options.tiles, options.rounds = 2048, 4, 2
     with tempfile.TemporaryDirectory() as folder:
         path = write_svs(Path(folder) / "a.svs", he_image(2048, 2048), size=(options.size, options.size))
         rng = np.random.default_rng(0)
