@@ -78,6 +78,9 @@ class BlobMethod:
     def __init__(self) -> None:
         self.models: list[BlobModel] = []
 
+    def prepare(self, slide: Any, settings: Any, weights: Path | None) -> Any:
+        return slide
+
     def load(self, settings: Any, weights: Path | None, device: Any, precision: Any) -> BlobModel:
         self.models.append(BlobModel(settings))
         return self.models[-1]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from napari_histoseg.methods.settings import RunSettings, TrainSettings
+    from napari_histoseg.slide import Slide
     from napari_histoseg.train.task import TrainTask
 
 Outputs = tuple[str, ...]
@@ -68,8 +69,8 @@ class TileOutput:
 class Model(Protocol):
     """A method with its settings and weights, ready for tiles. Thread-safe: the engine calls it from several threads."""
 
-    mpp: float
-    """µm/px that the model works at."""
+    mpp: float | None
+    """µm/px that the model works at; None for the slide's own."""
     halo_px: int
     """Margin a tile needs, a multiple of ``stride_px``."""
     stride_px: int
@@ -111,6 +112,9 @@ class Method(Protocol):
     """A method as ``methods.get(name)`` returns it."""
 
     spec: MethodSpec
+
+    def prepare(self, slide: Slide, settings: RunSettings, weights: Path | None) -> Slide:
+        """The slide as the method reads it; most read it as it is."""
 
     def load(
         self, settings: RunSettings, weights: Path | None, device: torch.device, precision: torch.dtype

@@ -81,7 +81,7 @@ def make_plan(
         If the slide has no µm/px or is too coarse for the model.
     """
     source_mpp = slide.require_mpp()
-    mpp = slide.working_mpp(model.mpp, force=settings.force_mpp)
+    mpp = source_mpp if model.mpp is None else slide.working_mpp(model.mpp, force=settings.force_mpp)
     box, outline = _region(slide, region)
     width, height = slide.size_at(mpp)
     frame = box.scaled(source_mpp / mpp).intersect(Box(0, 0, width, height))

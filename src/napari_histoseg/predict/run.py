@@ -88,6 +88,7 @@ def iter_run(
         raise SettingsError("resume needs out: the folder of the result to go on with.")
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
+    slide = chosen.prepare(slide, settings, weights)
     model = chosen.load(settings, weights, device, precision)
     plan = make_plan(slide, model, settings, region, tissue)
     record = _record(method, slide, plan, model, settings, region, str(device.type), str(precision).removeprefix("torch."))
@@ -142,6 +143,8 @@ class _Run:
         yield Started(
             self.store.path, total, total - len(left), plan.mpp, plan.grid.bounds, self.record.device, self.record.precision, self.store
         )
+        if reason := _doubt(self.slide):
+            yield self._say(reason)
         if not total:
             yield self._say("No tissue was found in the region, so nothing was computed. Set tissue_only to false to compute it all the same.")
         if self.model.samples and left:
@@ -207,6 +210,12 @@ class _Run:
         return self.store.finish(status, self.model.finish)
 
 
+def _doubt(slide: Slide) -> str:
+    """Why the slide's stain normalization is doubtful, or was refused; empty when there is none, or it is good."""
+    quality: dict[str, str] = {} if slide.stain is None else slide.stain.describe().get("quality", {})
+    return quality.get("reason", "")
+
+
 def id_stride(tile_px: int) -> int:
     """Ids reserved a tile: local id + tile index × this. Ids then do not hang on the order in which tiles are done."""
     return max(64, tile_px * tile_px // 64)
@@ -239,6 +248,7 @@ def _record(
             mpp=slide.mpp,
             mpp_source=slide.mpp_source,
             format=slide.format,
+            stain=None if slide.stain is None else {**slide.stain.describe(), "key": slide.stain.key()},
         ),
         region=None if region is None else plan.box,
         outline=None if plan.outline is None else plan.outline.wkt,

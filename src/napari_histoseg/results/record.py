@@ -60,6 +60,8 @@ class SlideRecord(BaseModel):
     mpp: float | None
     mpp_source: str | None = None
     format: str = "array"
+    stain: dict[str, Any] | None = None
+    """How its colors were normalized; None as scanned."""
 
 
 class WeightsRecord(BaseModel):
@@ -174,6 +176,7 @@ def differences(old: RunRecord, new: RunRecord) -> list[str]:
         "method": (old.method, new.method),
         "weights sha256": (_sha(old), _sha(new)),
         "slide fingerprint": (old.slide.fingerprint, new.slide.fingerprint),
+        "stain": ((old.slide.stain or {}).get("key"), (new.slide.stain or {}).get("key")),
         "mpp": (old.mpp, new.mpp),
         "frame": (tuple(_corners(old.frame)), tuple(_corners(new.frame))),
         "outline": (old.outline, new.outline),

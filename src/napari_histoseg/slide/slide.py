@@ -14,6 +14,7 @@ import numpy as np
 from napari_histoseg.errors import PixelSizeError, RegionError
 from napari_histoseg.slide._source import Level, Source
 from napari_histoseg.slide.geometry import Box
+from napari_histoseg.slide.normalized import Normalizer, read_stained
 from napari_histoseg.slide.resample import resample
 
 if TYPE_CHECKING:
@@ -49,10 +50,17 @@ class Slide:
         Where ``mpp`` came from.
     icc : bool
         Convert reads to sRGB by the slide's ICC profile.
+    stain : Normalizer, optional
+        Brings the colors of every read to a reference.
     """
 
     def __init__(
-        self, source: Source, mpp: float | None = None, mpp_source: MppSource | None = None, icc: bool = False
+        self,
+        source: Source,
+        mpp: float | None = None,
+        mpp_source: MppSource | None = None,
+        icc: bool = False,
+        stain: Normalizer | None = None,
     ) -> None:
         self._source = source
         if mpp is None:
@@ -60,6 +68,7 @@ class Slide:
         else:
             self.mpp, self.mpp_source = check_mpp(mpp), mpp_source or "user"
         self._to_srgb = icc
+        self.stain = stain
 
     mpp: float | None
     mpp_source: MppSource | None
@@ -155,7 +164,7 @@ class Slide:
 
     def with_mpp(self, mpp: float, source: MppSource = "user") -> Slide:
         """The same slide (sharing the open file) with another pixel size."""
-        return Slide(self._source, check_mpp(mpp), source, self._to_srgb)
+        return Slide(self._source, check_mpp(mpp), source, self._to_srgb, self.stain)
 
     def level_mpp(self, level: int) -> float:
         """µm per pixel of a level."""
@@ -245,13 +254,25 @@ class Slide:
             raise RegionError(
                 f"A region of {box.width} x {box.height} px holds no pixel. Width and height start at 1."
             )
-        inside = box.intersect(self.levels[level].bounds)
+        bounds = self.levels[level].bounds
+        if self.stain is not None:
+            return read_stained(functools.partial(self._read, level), bounds, self.stain, box)
+        inside = box.intersect(bounds)
         if inside == box:
-            return self._convert(self._source.read(level, box))
+            return self._read(level, box)
         out = np.full((*box.shape, 3), 255, np.uint8)
         if not inside.empty:
-            out[inside.relative_to(box).slices] = self._convert(self._source.read(level, inside))
+            out[inside.relative_to(box).slices] = self._read(level, inside)
         return out
+
+    def _read(self, level: int, box: Box) -> NDArray[np.uint8]:
+        """Pixels as scanned, of a box inside the level."""
+        pixels = self._source.read(level, box)
+        if not self.converts or self.icc_profile is None:
+            return pixels
+        from napari_histoseg.slide.color import to_srgb
+
+        return to_srgb(pixels, self.icc_profile)
 
     def read_at(self, mpp: float, box: Box) -> NDArray[np.uint8]:
         """Pixels of a box at any resolution.
@@ -293,16 +314,21 @@ class Slide:
         fine = [i for i, level in enumerate(self.levels) if level.downsample <= downsample * (1 + SAME)]
         return fine[-1] if fine else 0
 
-    def _convert(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if not self.converts or self.icc_profile is None:
-            return pixels
-        from napari_histoseg.slide.color import to_srgb
-
-        return to_srgb(pixels, self.icc_profile)
-
     def with_icc(self) -> Slide:
         """The same slide with reads converted to sRGB; without a profile the pixels stay as they are."""
-        return Slide(self._source, self.mpp, self.mpp_source, icc=True)
+        return Slide(self._source, self.mpp, self.mpp_source, True, self.stain)
+
+    def with_stain(self, normalizer: Normalizer | None) -> Slide:
+        """The same slide (sharing the open file) whose reads, pyramid and thumbnail are brought to a reference's colors.
+
+        Nothing is written; ``None`` gives the slide as scanned. What was normalized before is not normalized twice.
+        """
+        return Slide(self._source, self.mpp, self.mpp_source, self._to_srgb, normalizer)
+
+    @functools.cached_property
+    def unstained(self) -> Slide:
+        """The slide as scanned: where tissue is looked for, and where stains are measured."""
+        return self if self.stain is None else self.with_stain(None)
 
     # -- overviews ---------------------------------------------------------------------------------
 
@@ -376,12 +402,13 @@ class Slide:
             ],
             "associated": sorted(self.associated),
             "icc_profile": self.icc_profile is not None,
+            **({} if self.stain is None else {"stain": self.stain.describe()}),
             "notes": [v for k, v in self.properties.items() if k.startswith("histoseg.")],
             "fingerprint": self.fingerprint(),
         }
 
     def close(self) -> None:
-        """Release the file; slides made by :meth:`with_mpp` and :meth:`with_icc` share it."""
+        """Release the file; slides made by :meth:`with_mpp`, :meth:`with_icc` and :meth:`with_stain` share it."""
         self._source.close()
 
     def __enter__(self) -> Self:
@@ -399,14 +426,16 @@ class Slide:
     def __reduce__(self) -> tuple[Any, ...]:
         # File handles do not travel to other processes: the slide is opened there again.
         handle = self._source if self.path is None else self.path
-        return _rebuild, (handle, self.mpp, self.mpp_source, self._to_srgb)
+        return _rebuild, (handle, self.mpp, self.mpp_source, self._to_srgb, self.stain)
 
 
-def _rebuild(handle: str | Source, mpp: float | None, mpp_source: MppSource | None, icc: bool) -> Slide:
+def _rebuild(
+    handle: str | Source, mpp: float | None, mpp_source: MppSource | None, icc: bool, stain: Normalizer | None
+) -> Slide:
     from napari_histoseg.slide.open import open_source
 
     source = open_source(handle) if isinstance(handle, str) else handle
-    return Slide(source, mpp, mpp_source, icc)
+    return Slide(source, mpp, mpp_source, icc, stain)
 
 
 def check_mpp(mpp: float) -> float:

@@ -107,7 +107,7 @@ def tissue_mask(slide: Slide, mpp: float | None = None) -> TissueMask:
         max_px = MASK_PX
     else:
         max_px = max(MASK_MIN_PX, round(longest * slide.mpp / (mpp or MASK_MPP)))
-    image = slide.thumbnail(min(max_px, longest))
+    image = slide.unstained.thumbnail(min(max_px, longest))
     downsample = longest / max(image.shape[:2])
     return TissueMask(find_tissue(image, None if slide.mpp is None else slide.mpp * downsample), downsample)
 

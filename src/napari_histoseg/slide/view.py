@@ -22,6 +22,7 @@ import numpy as np
 from napari_histoseg.errors import TileError
 from napari_histoseg.slide import cache
 from napari_histoseg.slide.geometry import Box
+from napari_histoseg.slide.normalized import Normalizer, read_stained
 from napari_histoseg.slide.resample import means, resample
 
 if TYPE_CHECKING:
@@ -128,7 +129,9 @@ class View:
 
     @property
     def needs_cache(self) -> bool:
-        """Whether reduced levels have to be built on disk first."""
+        """Whether reduced levels have to be built on disk first; they hold the slide as scanned."""
+        if self.slide.stain is not None:
+            return self.slide.unstained.needs_cache
         return self._longest > MEMORY_PX and self._added is None and cache.open_reduced(self._place) is None
 
     def build_cache(self, progress: Progress | None = None) -> None:
@@ -138,6 +141,8 @@ class View:
     def planes(self, progress: Progress | None = None) -> list[Plane]:
         """All resolutions, finest first."""
         slide = self.slide
+        if slide.stain is not None:
+            return [_stained(plane, slide.stain) for plane in slide.unstained._view.planes(progress)]
         own = [
             Plane(functools.partial(read_what_can_be, slide, i), level.width, level.height, slide.tiles[i])
             for i, level in enumerate(slide.levels)
@@ -167,6 +172,8 @@ class View:
         import dask.array
 
         name = f"slide-{self.slide.fingerprint()[7:23]}{'-srgb' if self.slide.converts else ''}"
+        if self.slide.stain is not None:
+            name = f"{name}-{self.slide.stain.key()}"
         out = []
         get = functools.partial(_read_chunk, self._recent)
         for i, plane in enumerate(self.planes(progress)):
@@ -203,6 +210,13 @@ def read_what_can_be(slide: Slide, level: int, box: Box) -> NDArray[np.uint8]:
             except TileError:
                 continue
     return out
+
+
+def _stained(plane: Plane, normalizer: Normalizer) -> Plane:
+    """The plane with normalized colors."""
+    height, width = plane.shape[:2]
+    read = functools.partial(read_stained, plane.read, Box(0, 0, width, height), normalizer)
+    return Plane(read, width, height, plane.tile)
 
 
 def _in_memory(base: Plane) -> list[Plane]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from napari_histoseg.methods.base import Model
     from napari_histoseg.methods.settings import RunSettings, TrainSettings
+    from napari_histoseg.slide import Slide
     from napari_histoseg.train.task import TrainTask
 
 SPEC = MethodSpec(
@@ -29,6 +30,10 @@ class NucleiMethod:
     """Nuclei segmentation by the compact network, the paper's U-Net, or blob detection."""
 
     spec = SPEC
+
+    def prepare(self, slide: Slide, settings: RunSettings, weights: Path | None) -> Slide:
+        """The slide as it is."""
+        return slide
 
     def load(
         self, settings: RunSettings, weights: Path | None, device: torch.device, precision: torch.dtype
