@@ -17,11 +17,14 @@ from napari_histoseg.errors import ResultError, StorageError
 _REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "a file would be larger than the disk, or a limit on this account, allows",
     errno.EROFS: "the disk is read-only",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
 }
 
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 RESUME = "run again with --resume"
 
@@ -46,8 +49,7 @@ def storage_errors(path: Path, remedy: str = RESUME) -> Iterator[None]:
 def storage_error(path: Path, error: OSError, remedy: str = RESUME) -> StorageError:
     """The `StorageError` that says why writing below ``path`` failed and what to do."""
     reason = _REASONS.get(error.errno or 0, str(error))
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    first = "Free space" if full else "Make the folder writable"
+    first = "Free space" if error.errno in _FULL else "Make the folder writable"
     kept = " The tiles done so far are kept." if remedy == RESUME else ""
     return StorageError(f"Writing to {path} failed: {reason}.{kept} {first} and {remedy}.")
 

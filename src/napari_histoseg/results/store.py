@@ -24,12 +24,13 @@ import pyarrow as pa
 import zarr
 from numpy.typing import NDArray
 
-from napari_histoseg.errors import ResultError
+from napari_histoseg.errors import ResultError, StorageError
 from napari_histoseg.results import table
 from napari_histoseg.results.chunks import ChunkCache, Key, overwrite, smaller_id
 from napari_histoseg.results.files import TemporaryFolder, remove_partials, storage_error, storage_errors
+from napari_histoseg.results.lock import NAME as LOCK
 from napari_histoseg.results.lock import Lock
-from napari_histoseg.results.pyramid import KINDS, Kind, create_pyramid, halve, open_pyramid
+from napari_histoseg.results.pyramid import KINDS, Kind, create_pyramid, folder_name, halve, open_pyramid
 from napari_histoseg.results.record import FILE_NAME, RunRecord, Status, differences, now
 from napari_histoseg.results.result import Result
 from napari_histoseg.slide.geometry import Box
@@ -87,20 +88,22 @@ class ResultStore:
         ------
         ResultError
             The folder exists, is in use, or is no result although it should be overwritten.
+        StorageError
+            The disk is full or fails; nothing is left behind.
         """
         outputs = tuple(outputs)
         if unknown := sorted(set(outputs) - set(_OUTPUTS)):
             raise ValueError(f"Unknown outputs {unknown}; the outputs are {', '.join(_OUTPUTS)}.")
         keep = TemporaryFolder() if path is None else None
         folder = keep.path if keep is not None else _fresh_folder(Path(str(path)), overwrite)
-        lock = Lock(folder)
-        with storage_errors(folder):
-            for kind in KINDS:
-                if kind in outputs:
-                    create_pyramid(folder, kind, record)
-            (folder / table.PARTS).mkdir()
-            record = record.replaced(status="running", tiles_done=0, outputs=outputs)
-            record.write(folder)
+        record = record.replaced(status="running", tiles_done=0, outputs=outputs)
+        try:
+            with storage_errors(folder, remedy="run again"):
+                lock = Lock(folder)
+                _furnish(folder, record)
+        except (StorageError, KeyboardInterrupt):
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         return cls(folder, record, lock, keep)
 
     @classmethod
@@ -204,7 +207,8 @@ class ResultStore:
     def finish(self, status: Status = "finished", enrich: table.Enrich | None = None) -> Result:
         """End the run and return its result; the store cannot be used any more.
 
-        A result that is ``finished`` has one merged table; any other keeps its parts and can be resumed.
+        A result that is ``finished`` has one merged table; any other keeps its parts and can be resumed. The folder is
+        given free also where writing fails.
 
         Parameters
         ----------
@@ -213,17 +217,22 @@ class ResultStore:
         enrich : callable, optional
             Makes the columns that need all objects at once; only called for a finished run.
         """
-        self.commit()
-        with storage_errors(self.path):
-            parts = self.path / table.PARTS
-            if status == "finished" and parts.exists():
-                table.merge_table(self.path, enrich)
-            self.update(status=status, finished=now(), tiles_done=len(self._done))
-            self.record.write(self.path)
-            if status == "finished":
-                shutil.rmtree(parts, ignore_errors=True)
-        self.close()
+        try:
+            self.commit()
+            with storage_errors(self.path):
+                self._end(status, enrich)
+        finally:
+            self.close()
         return Result(self.path, self._keep)
+
+    def _end(self, status: Status, enrich: table.Enrich | None) -> None:
+        parts = self.path / table.PARTS
+        if status == "finished" and parts.exists():
+            table.merge_table(self.path, enrich)
+        self.update(status=status, finished=now(), tiles_done=len(self._done))
+        self.record.write(self.path)
+        if status == "finished":
+            shutil.rmtree(parts, ignore_errors=True)
 
     def close(self) -> None:
         """Give the folder free without finishing: what is committed stays and can be resumed."""
@@ -290,9 +299,22 @@ def _cut(pixels: Pixels | None, keep: Box) -> Pixels | None:
     return part, values[part.relative_to(box).slices]
 
 
+def _furnish(folder: Path, record: RunRecord) -> None:
+    """What an empty result has; the record comes last, so that a folder with a record is whole."""
+    for kind in KINDS:
+        if kind in record.outputs:
+            create_pyramid(folder, kind, record)
+    (folder / table.PARTS).mkdir()
+    record.write(folder)
+
+
 def _fresh_folder(path: Path, overwrite: bool) -> Path:
     try:
-        if path.exists() or path.is_symlink():
+        if _is_stillborn(path):
+            lock = Lock(path)
+            shutil.rmtree(path)
+            lock.release()
+        elif path.exists() or path.is_symlink():
             if not overwrite:
                 raise ResultError(f"{path} exists. Choose another folder, or pass --resume or --overwrite.")
             remove_result(path)
@@ -304,8 +326,16 @@ def _fresh_folder(path: Path, overwrite: bool) -> Path:
     except OSError as error:
         if error.errno == errno.EROFS:
             raise _cannot_create(path, error) from error
-        raise storage_error(path, error) from error
+        raise storage_error(path, error, remedy="run again") from error
     return path
+
+
+def _is_stillborn(path: Path) -> bool:
+    """Whether a run was killed here before it could write its record: a lock, and nothing but what `_furnish` makes."""
+    if path.is_symlink() or not (path / LOCK).is_file() or (path / FILE_NAME).exists():
+        return False
+    made = {table.PARTS, *(folder_name(kind) for kind in KINDS)}
+    return all(entry.name in made or entry.name.startswith((LOCK, f".{FILE_NAME}.")) for entry in path.iterdir())
 
 
 def _cannot_create(path: Path, error: OSError) -> ResultError:
