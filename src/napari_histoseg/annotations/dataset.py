@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -16,6 +16,8 @@ from napari_histoseg.slide.geometry import Box
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from napari_histoseg.slide import Slide
 
 FILE_NAME = "dataset.json"
 VERSION = 1
@@ -90,20 +92,35 @@ class PatchDataset(BaseModel):
     patches: tuple[Patch, ...] = ()
     statistics: tuple[Statistic, ...] = ()
     folder: Path = Field(Path(), exclude=True)
+    look: Callable[..., Any] | None = Field(None, exclude=True)
+    """(dataset, patch, slide) → slide: how the pictures are read, for instance through a stain normalizer."""
 
     def path(self, name: str) -> Path:
         """Where a file of the dataset lies."""
         return self.folder / name
 
+    def open(self, patch: Patch) -> Slide:
+        """The picture or slide of a patch, as the dataset is looked at; the caller closes it."""
+        from napari_histoseg.slide import open_slide
 
-def read_dataset(folder: str | Path) -> PatchDataset:
-    """Read and check a patch dataset.
+        name = patch.image or patch.slide
+        assert name is not None
+        slide = open_slide(self.path(name), mpp=self.mpp if patch.image is not None else None)
+        if self.look is not None:
+            slide = self.look(self, patch, slide)
+        return slide
+
+
+def read_dataset(folder: str | Path | PatchDataset) -> PatchDataset:
+    """Read and check a patch dataset; one that was read already is returned as it is.
 
     Raises
     ------
     DatasetError
         Names every problem at once: values, classes that are not listed, files that are missing or outside the folder.
     """
+    if isinstance(folder, PatchDataset):
+        return folder
     folder = Path(folder)
     file = folder / FILE_NAME if folder.is_dir() else folder
     if not file.is_file():
@@ -177,12 +194,10 @@ def load_patch(dataset: PatchDataset, patch: Patch) -> tuple[NDArray[np.uint8], 
     DatasetError
         If a file cannot be read, or mask and image differ in shape.
     """
-    from napari_histoseg.slide import open_slide
-
     mask = None if patch.mask is None else _read_mask(dataset.path(patch.mask))
     try:
         if patch.image is not None:
-            with open_slide(dataset.path(patch.image), mpp=dataset.mpp) as picture:
+            with dataset.open(patch) as picture:
                 image = picture.read(0, picture.bounds)
             mpp = dataset.mpp
         else:
@@ -200,11 +215,9 @@ def load_patch(dataset: PatchDataset, patch: Patch) -> tuple[NDArray[np.uint8], 
 def _read_box(
     dataset: PatchDataset, patch: Patch, mask: NDArray[np.int32] | None
 ) -> tuple[NDArray[np.uint8], float | None]:
-    from napari_histoseg.slide import open_slide
-
-    assert patch.slide is not None and patch.box is not None
+    assert patch.box is not None
     box = Box(*patch.box)
-    with open_slide(dataset.path(patch.slide)) as slide:
+    with dataset.open(patch) as slide:
         if mask is None or mask.shape == box.shape:
             return slide.read(0, box), slide.mpp
         factor = mask.shape[1] / box.width

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from napari_histoseg.annotations.dataset import PatchDataset
     from napari_histoseg.methods.settings import RunSettings, TrainSettings
     from napari_histoseg.slide import Slide
     from napari_histoseg.train.task import TrainTask
@@ -69,8 +70,10 @@ class TileOutput:
 class Model(Protocol):
     """A method with its settings and weights, ready for tiles. Thread-safe: the engine calls it from several threads."""
 
-    mpp: float | None
-    """µm/px that the model works at; None for the slide's own."""
+    @property
+    def mpp(self) -> float | None:
+        """µm/px that the model works at; None for the slide's own."""
+
     halo_px: int
     """Margin a tile needs, a multiple of ``stride_px``."""
     stride_px: int
@@ -121,5 +124,5 @@ class Method(Protocol):
     ) -> Model:
         """Build the model; imports torch and reads weights."""
 
-    def train_task(self, dataset: Path, settings: TrainSettings) -> TrainTask:
+    def train_task(self, dataset: Path | PatchDataset, settings: TrainSettings) -> TrainTask:
         """The training task over a patch dataset; raises where the method has no training."""

@@ -11,6 +11,7 @@ from napari_histoseg.methods.nuclei.config import NucleiSettings, NucleiTraining
 if TYPE_CHECKING:
     import torch
 
+    from napari_histoseg.annotations.dataset import PatchDataset
     from napari_histoseg.methods.base import Model
     from napari_histoseg.methods.settings import RunSettings, TrainSettings
     from napari_histoseg.slide import Slide
@@ -44,7 +45,7 @@ class NucleiMethod:
         assert isinstance(settings, NucleiSettings)
         return load(settings, weights, device, precision)
 
-    def train_task(self, dataset: Path, settings: TrainSettings) -> TrainTask:
+    def train_task(self, dataset: Path | PatchDataset, settings: TrainSettings) -> TrainTask:
         """Training on a patch dataset whose masks are instance maps."""
         from napari_histoseg.methods.nuclei.train import task_from_dataset
 

@@ -144,7 +144,7 @@ class NucleiTask:
         )
 
 
-def task_from_dataset(folder: Path, settings: NucleiTraining) -> NucleiTask:
+def task_from_dataset(folder: Path | PatchDataset, settings: NucleiTraining) -> NucleiTask:
     """The training task over a patch dataset whose masks are instance maps.
 
     Raises
@@ -155,15 +155,17 @@ def task_from_dataset(folder: Path, settings: NucleiTraining) -> NucleiTask:
     dataset = read_dataset(folder)
     annotated = [p for p in dataset.patches if p.mask is not None]
     if not annotated:
-        raise DatasetError(f"{folder} has no patch with a mask. Training nuclei needs instance masks: a number for each nucleus, 0 elsewhere.")
+        raise DatasetError(f"{dataset.folder} has no patch with a mask. Training nuclei needs instance masks: a number for each nucleus, 0 elsewhere.")
     train, val = (
         [_example(dataset, p) for p in part] for part in split_groups(annotated, settings.val_fraction, settings.seed)
     )
     held = [e.name for e in val]
     note = "scores are of held-out pictures" if held else "nothing was held out: scores are of the training pictures"
+    title = dataset.folder.name
+    stain = {} if dataset.look is None else {"stain": str(dataset.look)}
     provenance = {
-        "name": f"nuclei {settings.architecture} ({folder.name})",
-        "data": [{"title": folder.name, "train_images": len(train), "held_out_images": held, "note": note}],
+        "name": f"nuclei {settings.architecture} ({title})",
+        "data": [{"title": title, "train_images": len(train), "held_out_images": held, "note": note, **stain}],
         "data_sha256": data_sha256(dataset),
     }
     return NucleiTask(settings, train, val or train, provenance)
