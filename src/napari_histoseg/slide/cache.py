@@ -1,6 +1,7 @@
 """Reduced levels for images that have none: streamed once, kept in the user's cache folder.
 
-A half-built cache is never used: it is written under another name and renamed when complete.
+A half-built cache is never used: it is written under another name and renamed when complete. Together the levels of all images
+stay below a limit: when new ones were built, those go that were not used for longest.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histoseg.errors import StorageError
+from napari_histoseg.errors import SettingsError, StorageError
+from napari_histoseg.slide import lease
 from napari_histoseg.slide.geometry import Box
 from napari_histoseg.slide.resample import means
 
@@ -36,6 +38,8 @@ BAND = CHUNK * FIRST
 #: Rows read at once from an image stored in strips as wide as itself.
 STRIP_ROWS = 256
 STALE_SECONDS = 24 * 3600
+#: What all reduced levels may take, in gigabytes; ``HISTOSEG_CACHE_GB`` is another limit.
+LIMIT_GB = 20.0
 
 
 def cache_root() -> Path:
@@ -46,6 +50,24 @@ def cache_root() -> Path:
     import platformdirs
 
     return platformdirs.user_cache_path("napari-histoseg", appauthor=False)
+
+
+def limit_bytes() -> float:
+    """What the reduced levels of all images may take.
+
+    Raises
+    ------
+    SettingsError
+        When ``HISTOSEG_CACHE_GB`` is no such number.
+    """
+    given = os.environ.get("HISTOSEG_CACHE_GB")
+    try:
+        limit = float(given) if given else LIMIT_GB
+    except ValueError:
+        limit = -1.0
+    if not limit >= 0:
+        raise SettingsError(f"HISTOSEG_CACHE_GB must be a number of gigabytes, 0 or more. Got {given!r} instead.")
+    return limit * 1e9
 
 
 def place_for(key: str) -> Path:
@@ -67,17 +89,18 @@ def reduced_sizes(width: int, height: int, target: int) -> list[tuple[int, int, 
 
 
 def open_reduced(place: Path) -> list[Any] | None:
-    """The zarr arrays of a complete cache, finest first; None where there is none."""
+    """The zarr arrays of a complete cache, finest first; None where there is none. It stays there as long as they do."""
     import zarr
 
     if not place.is_dir():
         return None
     try:
         group = zarr.open_group(str(place), mode="r")
-        return [group[name] for name in sorted(group.array_keys(), key=int)]
+        arrays = [group[name] for name in sorted(filter(str.isdigit, os.listdir(place)), key=int)]
     except (OSError, ValueError, KeyError):
         shutil.rmtree(place, ignore_errors=True)  # damaged from outside: build it again
         return None
+    return arrays if all(lease.hold(place, array) for array in arrays) else None
 
 
 def build_reduced(
@@ -110,12 +133,17 @@ def build_reduced(
     ------
     StorageError
         When the cache cannot be written.
+    SettingsError
+        When its limit is no number.
     """
+    limit = limit_bytes()
     part = place.with_name(f".{place.name}.{uuid.uuid4().hex}.part")
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(part.parent)
-        _fill(part, read, width, height, tile, target, progress)
+        levels = _create(part, width, height, target)
+        with lease.held(part):
+            _fill(levels, read, width, height, tile, progress)
         _publish(part, place)
     except OSError as error:
         if isinstance(error, StorageError) or error.errno is None:
@@ -128,6 +156,7 @@ def build_reduced(
         shutil.rmtree(part, ignore_errors=True)
     arrays = open_reduced(place)
     assert arrays is not None
+    lease.trim(list(place.parent.glob("*.zarr")), limit)
     return arrays
 
 
@@ -143,25 +172,28 @@ def _remove_stale(folder: Path) -> None:
     """Remove what killed processes left behind."""
     for left in folder.glob(".*.part"):
         if time.time() - left.stat().st_mtime > STALE_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
+            lease.remove_unused(left)
+
+
+def _create(part: Path, width: int, height: int, target: int) -> list[Any]:
+    """The empty levels."""
+    import zarr
+
+    group = zarr.open_group(str(part), mode="w", zarr_format=3)
+    return [
+        group.create_array(str(factor), shape=(h, w, 3), chunks=(CHUNK, CHUNK, 3), dtype="uint8")
+        for factor, w, h in reduced_sizes(width, height, target)
+    ]
 
 
 def _fill(
-    part: Path,
+    arrays: list[Any],
     read: Read,
     width: int,
     height: int,
     tile: tuple[int, int],
-    target: int,
     progress: Progress | None,
 ) -> None:
-    import zarr
-
-    group = zarr.open_group(str(part), mode="w", zarr_format=3)
-    arrays = [
-        group.create_array(str(factor), shape=(h, w, 3), chunks=(CHUNK, CHUNK, 3), dtype="uint8")
-        for factor, w, h in reduced_sizes(width, height, target)
-    ]
     bands = [Box(0, y, width, min(BAND, height - y)) for y in range(0, height, BAND)]
     total, done = sum(len(list(_parts(band, tile))) for band in bands), 0
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
