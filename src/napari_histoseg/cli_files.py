@@ -35,13 +35,17 @@ def export(result: Path, out: Path, overwrite: bool) -> None:
 @click.argument("prediction", type=ANY_PATH)
 @click.argument("truth", type=ANY_PATH)
 @click.option("--classes", help="Names separated by commas, for methods that have classes.")
+@click.option("--source", type=ANY_PATH, help="For stain: what PREDICTION was made from, to score what was kept of it.")
 @already_json
-def score(method: str, prediction: Path, truth: Path, classes: str | None) -> None:
-    """Score PREDICTION against TRUTH, label images, results or folders of them, as JSON."""
+def score(method: str, prediction: Path, truth: Path, classes: str | None, source: Path | None) -> None:
+    """Score PREDICTION against TRUTH as JSON: label images, results or folders of them.
+
+    For stain, PREDICTION is a normalized picture and TRUTH one in the style that it should have.
+    """
     import napari_histoseg as hs
 
     names = [name.strip() for name in classes.split(",")] if classes else None
-    print_json(hs.score(method, prediction, truth, classes=names))
+    print_json(hs.score(method, prediction, truth, classes=names, source=source))
 
 
 @click.group(invoke_without_command=True)

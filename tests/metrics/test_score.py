@@ -123,7 +123,7 @@ def test_a_damaged_file_is_named(truth: Any, tmp_path: Path) -> None:
 
 
 def test_methods_that_cannot_be_scored_are_refused(truth: Any) -> None:
-    with pytest.raises(SettingsError, match=r"'stain' cannot be scored. Methods that can: nuclei"):
-        score("stain", truth, truth)
+    with pytest.raises(SettingsError, match=r"'stars' cannot be scored. Methods that can: nuclei, stain"):
+        score("stars", truth, truth)
     with pytest.raises(SettingsError, match="without classes"):
         score("nuclei", truth, truth, classes=["a"])

@@ -3,5 +3,28 @@
 from __future__ import annotations
 
 from napari_histoseg.metrics.instances import PQ, aji, f1, pixel_scores, pq, score_nuclei
+from napari_histoseg.metrics.stain import (
+    euclidean,
+    glass_change,
+    hellinger,
+    hematoxylin_similarity,
+    histogram_correlation,
+    score_stain,
+    seam,
+)
 
-__all__ = ["PQ", "aji", "f1", "pixel_scores", "pq", "score_nuclei"]
+__all__ = [
+    "PQ",
+    "aji",
+    "euclidean",
+    "f1",
+    "glass_change",
+    "hellinger",
+    "hematoxylin_similarity",
+    "histogram_correlation",
+    "pixel_scores",
+    "pq",
+    "score_nuclei",
+    "score_stain",
+    "seam",
+]

@@ -1,8 +1,8 @@
-"""`score`: a prediction against the truth, from arrays, files, results, or folders of them."""
+"""`score`: a prediction against the truth or target, from arrays, files, results, or folders of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_histoseg.errors import SettingsError
 from napari_histoseg.metrics.instances import score_nuclei
+from napari_histoseg.metrics.stain import score_stain
 
 if TYPE_CHECKING:
     from napari_histoseg.results import Result
@@ -18,33 +19,41 @@ if TYPE_CHECKING:
     Source = ArrayLike | Path | str | Result
 
 EXTENSIONS = (".ome.tiff", ".ome.tif", ".tiff", ".tif", ".png", ".npy", ".ome.zarr", ".zarr")
+"""Files of labels, and of pictures with two more kinds that lose something."""
+PICTURES = (*EXTENSIONS, ".jpg", ".jpeg")
+MAX_PICTURE = 10**8
+"""Most pixels of a picture that is scored at once."""
 MAX_FACTOR = 16.0
 """Largest ratio of pixel sizes between a prediction and its truth."""
 _COUNTS = ("n_true", "n_pred")
 
-_SCORES: dict[str, Callable[[ArrayLike, ArrayLike], dict[str, float]]] = {"nuclei": score_nuclei}
+METHODS = ("nuclei", "stain")
 
 
-def score(method: str, prediction: Any, truth: Any, classes: Sequence[str] | None = None) -> dict[str, Any]:
-    """Score a method's labels against the truth.
+def score(method: str, prediction: Any, truth: Any, classes: Sequence[str] | None = None, *, source: Any = None) -> dict[str, Any]:
+    """Score a method's labels against the truth, or normalized pictures against a target.
 
     Parameters
     ----------
     method : str
-        ``"nuclei"``.
+        ``"nuclei"`` or ``"stain"``.
     prediction, truth : array, path, Result, or list or folder of them
-        Labels, 0 background. Files are ``.tif``, ``.png``, ``.npy`` or ``.ome.zarr``; a folder with a
+        For nuclei: labels, 0 background. Files are ``.tif``, ``.png``, ``.npy`` or ``.ome.zarr``; a folder with a
         ``run.json`` is a result, another folder holds pictures that pair by name. Lists pair by position.
         A prediction of the same field at another pixel size is resampled (nearest neighbor).
+        For stain: pictures, also ``.jpg`` and whatever :func:`~napari_histoseg.open_slide` opens, of up to 100 million
+        pixels; ``truth`` is in the style that the prediction should have, and one may serve for several predictions.
     classes : sequence of str, optional
-        For methods with classes; nuclei have none.
+        For methods with classes; nuclei and stain have none.
+    source : as prediction, optional
+        For stain: the picture that the prediction was made from, for what was kept of it.
 
     Returns
     -------
     dict
-        For one picture the scores; see `score_nuclei`. For several their means (``n_true`` and ``n_pred``:
-        sums), and ``n_images``, ``sd`` (standard deviation of each score over the pictures, n - 1) and
-        ``images`` (the scores of each).
+        For one picture the scores; see `score_nuclei` and `score_stain`. For several their means (``n_true`` and
+        ``n_pred``: sums) over the pictures for which they are defined, and ``n_images``, ``sd`` (standard deviation of each
+        score over the pictures, n - 1) and ``images`` (the scores of each).
 
     Raises
     ------
@@ -52,43 +61,63 @@ def score(method: str, prediction: Any, truth: Any, classes: Sequence[str] | Non
         The method cannot be scored, a file cannot be read, names do not pair, or the shapes cannot be brought
         together.
     """
-    if method not in _SCORES:
-        known = ", ".join(_SCORES)
-        raise SettingsError(f"The method {method!r} cannot be scored. Methods that can: {known}.")
-    if classes:
-        raise SettingsError(f"{method} is scored without classes. Leave classes out. Got {list(classes)}.")
-    predicted, true = _several(prediction), _several(truth)
-    if predicted is None and true is None:
-        return dict(_one(method, prediction, truth))
+    _check(method, classes, source)
+    kinds = PICTURES if method == "stain" else EXTENSIONS
+    predicted, true, sources = (_several(given, kinds) for given in (prediction, truth, source))
+    if predicted is None and true is None and sources is None:
+        return dict(_one(method, prediction, truth, source))
+    if method == "stain" and predicted is not None and true is None:
+        # Read once: a style's target serves for all.
+        true = dict.fromkeys(predicted, read_picture(truth))
     if predicted is None or true is None:
         raise SettingsError("Prediction and truth must both be one picture, or both a list or folder of pictures.")
-    pairs = _paired(predicted, true)
-    return _summary({name: _one(method, *pair) for name, pair in pairs.items()})
+    if sources is None and source is not None:
+        raise SettingsError("There are several predictions and one source. Give one source a prediction.")
+    pairs = _paired(predicted, true, "truth")
+    before = {} if sources is None else {name: pair[1] for name, pair in _paired(predicted, sources, "source").items()}
+    return _summary({name: _one(method, *pair, before.get(name)) for name, pair in pairs.items()})
 
 
-def _one(method: str, prediction: Any, truth: Any) -> dict[str, float]:
+def _check(method: str, classes: Sequence[str] | None, source: Any) -> None:
+    if method not in METHODS:
+        raise SettingsError(f"The method {method!r} cannot be scored. Methods that can: {', '.join(METHODS)}.")
+    if classes:
+        raise SettingsError(f"{method} is scored without classes. Leave classes out. Got {list(classes)}.")
+    if source is not None and method != "stain":
+        raise SettingsError(f"{method} is scored without a source. Leave the source out.")
+
+
+def _one(method: str, prediction: Any, truth: Any, source: Any = None) -> dict[str, float]:
+    if method == "stain":
+        return score_stain(read_picture(prediction), read_picture(truth), None if source is None else read_picture(source))
     true = read_labels(truth)
-    return _SCORES[method](fitted(read_labels(prediction), true.shape), true)
+    return score_nuclei(fitted(read_labels(prediction), true.shape), true)
 
 
 def _summary(scores: Mapping[str, dict[str, float]]) -> dict[str, Any]:
     rows = list(scores.values())
     columns = {name: np.array([row[name] for row in rows], float) for name in rows[0]}
-    result: dict[str, Any] = {name: int(values.sum()) if name in _COUNTS else float(values.mean()) for name, values in columns.items()}
-    spread = {name: float(values.std(ddof=1)) if len(values) > 1 else 0.0 for name, values in columns.items() if name not in _COUNTS}
+    defined = {name: values[~np.isnan(values)] for name, values in columns.items()}
+    result: dict[str, Any] = {name: int(values.sum()) if name in _COUNTS else _mean(values) for name, values in defined.items()}
+    spread = {name: float(values.std(ddof=1)) if len(values) > 1 else 0.0 for name, values in defined.items() if name not in _COUNTS}
     return result | {"n_images": len(rows), "sd": spread, "images": dict(scores)}
 
 
-def _several(source: Any) -> dict[str, Any] | None:
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _several(source: Any, extensions: Sequence[str]) -> dict[str, Any] | None:
     """The pictures of a list or folder by name; None for a single picture."""
     if isinstance(source, (list, tuple)) and not _is_nested_numbers(source):
         return {str(i): item for i, item in enumerate(source)}
     if isinstance(source, (str, Path)) and (folder := Path(source)).is_dir():
         if (folder / "run.json").exists() or (folder / "zarr.json").exists() or (folder / ".zattrs").exists():
             return None
-        found = {_stem(path): path for path in sorted(folder.iterdir()) if _extension(path) or _is_result(path)}
+        found = {_stem(path, extensions): path for path in sorted(folder.iterdir()) if _extension(path, extensions) or _is_result(path)}
         if not found:
-            raise SettingsError(f"{folder} holds no label pictures ({', '.join(EXTENSIONS)}) and is no result folder.")
+            kind = "label pictures" if extensions == EXTENSIONS else "pictures"
+            raise SettingsError(f"{folder} holds no {kind} ({', '.join(extensions)}) and is no result folder.")
         return found
     return None
 
@@ -98,27 +127,56 @@ def _is_nested_numbers(source: Sequence[Any]) -> bool:
     return bool(source) and isinstance(source[0], (list, tuple)) and not isinstance(source[0][0], (list, tuple))
 
 
-def _paired(prediction: dict[str, Any], truth: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    lists = all(key.isdecimal() for key in [*prediction, *truth])
-    if lists and len(prediction) != len(truth):
-        raise SettingsError(f"There are {len(prediction)} predictions and {len(truth)} truths. Give one prediction a truth.")
-    missing = [f"{name} has no prediction" for name in sorted(set(truth) - set(prediction))]
-    missing += [f"{name} has no truth" for name in sorted(set(prediction) - set(truth))]
+def _paired(prediction: dict[str, Any], other: dict[str, Any], name: str) -> dict[str, tuple[Any, Any]]:
+    lists = all(key.isdecimal() for key in [*prediction, *other])
+    if lists and len(prediction) != len(other):
+        raise SettingsError(f"There are {len(prediction)} predictions and {len(other)} {name}s. Give one prediction a {name}.")
+    missing = [f"{key} has no prediction" for key in sorted(set(other) - set(prediction))]
+    missing += [f"{key} has no {name}" for key in sorted(set(prediction) - set(other))]
     if missing:
         raise SettingsError(f"Pictures pair by file name, but {'; '.join(missing)}.")
-    return {name: (prediction[name], truth[name]) for name in truth}
+    return {key: (prediction[key], other[key]) for key in other}
 
 
-def _extension(path: Path) -> str | None:
-    return next((e for e in EXTENSIONS if path.name.lower().endswith(e)), None)
+def _extension(path: Path, extensions: Sequence[str] = EXTENSIONS) -> str | None:
+    return next((e for e in extensions if path.name.lower().endswith(e)), None)
 
 
 def _is_result(path: Path) -> bool:
     return (path / "run.json").is_file()
 
 
-def _stem(path: Path) -> str:
-    return path.name[: -len(_extension(path) or "")] if _extension(path) else path.name
+def _stem(path: Path, extensions: Sequence[str]) -> str:
+    return path.name[: -len(extension)] if (extension := _extension(path, extensions)) else path.name
+
+
+def read_picture(source: Any) -> NDArray[np.uint8]:
+    """An RGB picture ``(h, w, 3)`` uint8 from an array, a file, or a result that made one.
+
+    Raises
+    ------
+    SettingsError
+        It is no picture, is empty, or is larger than 100 million pixels.
+    SlideError
+        It cannot be read.
+    """
+    from napari_histoseg.results.result import Result, open_result
+    from napari_histoseg.slide import open_slide
+
+    if isinstance(source, (str, Path)) and _is_result(Path(source)):
+        source = open_result(source)
+    if isinstance(source, Result):
+        if source.image is None:
+            raise SettingsError(f"The result of {source.record.method} holds no picture. Give the result of a method that makes one.")
+        source = source.image
+    if not isinstance(source, (str, Path)) and 0 in np.shape(source):
+        raise SettingsError(f"The picture is empty: its shape is {np.shape(source)}. Give a picture with at least one pixel.")
+    with open_slide(source) as slide:
+        if slide.width * slide.height > MAX_PICTURE:
+            raise SettingsError(
+                f"{slide.name} has {slide.width} × {slide.height} px, and at most {MAX_PICTURE:,} can be scored at once. Score a region."
+            )
+        return slide.read(0, slide.bounds)
 
 
 def read_labels(source: Any) -> NDArray[Any]:
