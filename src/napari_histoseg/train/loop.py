@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from napari_histoseg.errors import RunError
+from napari_histoseg.methods.settings import TrainSettings
 from napari_histoseg.nn.inference import channels_last
 from napari_histoseg.nn.weights import save_weights
 from napari_histoseg.predict.device import choose_device, choose_precision
-from napari_histoseg.train.task import TrainTask
+from napari_histoseg.train.task import OwnOptimizer, TrainTask
 
 MAY_CHANGE = ("device", "threads", "precision", "steps", "validate_every", "patience")
 """Settings that may differ when a training is resumed: where it runs, and how long it goes on."""
@@ -121,11 +122,16 @@ def fit(task: TrainTask, out: Path, resume: bool = False) -> Generator[TrainEven
 def _start(task: TrainTask, device: torch.device) -> _State:
     network = channels_last(task.network().to(device))
     average = copy.deepcopy(network).eval()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=task.settings.learning_rate, weight_decay=task.settings.weight_decay)
-    return _State(network, average, optimizer)
+    own = task.optimizer(network) if isinstance(task, OwnOptimizer) else adamw(network, task.settings)
+    return _State(network, average, own)
 
 
-def _rate(step: int, steps: int, peak: float) -> float:
+def adamw(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """The loop's optimizer."""
+    return torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+
+def cosine(step: int, steps: int, peak: float) -> float:
     """Linear warm-up over 2 % of the steps, then a cosine to 1 % of the peak."""
     warm = max(1, steps // 50)
     if step < warm:
@@ -154,8 +160,9 @@ def _prefetch(task: TrainTask, first: int) -> Generator[dict[str, Tensor], None,
 def _step(task: TrainTask, state: _State, batch: dict[str, Tensor], device: torch.device, precision: torch.dtype) -> float:
     settings = task.settings
     state.network.train()
+    rate = task.rate(state.step) if isinstance(task, OwnOptimizer) else cosine(state.step, settings.steps, settings.learning_rate)
     for group in state.optimizer.param_groups:
-        group["lr"] = _rate(state.step, settings.steps, settings.learning_rate)
+        group["lr"] = rate
     batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
     image = batch["image"].float().div_(255).contiguous(memory_format=torch.channels_last)
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
@@ -163,7 +170,7 @@ def _step(task: TrainTask, state: _State, batch: dict[str, Tensor], device: torc
     loss = task.loss(output.float(), batch)
     value = float(loss.detach())
     if not np.isfinite(value):
-        raise RunError(f"The loss is no longer a number at step {state.step + 1}. Lower learning_rate (now {settings.learning_rate}) and train again.")
+        raise RunError(f"The loss is no longer a number at step {state.step + 1}. Lower learning_rate (now {rate:g}) and train again.")
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(state.network.parameters(), 5.0)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.optim import Optimizer
 
     from napari_histoseg.methods.settings import TrainSettings
     from napari_histoseg.nn.weights import ModelCard
@@ -39,3 +40,14 @@ class TrainTask(Protocol):
 
     def card(self, scores: Mapping[str, float], seconds: float) -> ModelCard:
         """The model card to save with the weights."""
+
+
+@runtime_checkable
+class OwnOptimizer(Protocol):
+    """A task that brings its own optimizer and schedule. Tasks without these train by AdamW under a cosine schedule."""
+
+    def optimizer(self, network: nn.Module) -> Optimizer:
+        """The optimizer of the network's parameters; all its state must be in its ``state_dict``."""
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0; a function of the step alone, so that resuming repeats it."""
