@@ -7,6 +7,7 @@ Written after the format descriptions on openslide.org.
 from __future__ import annotations
 
 import io
+import re
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -184,3 +185,72 @@ def write_hamamatsu(path: str | Path, image: NDArray[np.uint8], mpp: float = 0.2
         f"PhysicalHeight={round(height * mpp * 1000)}\nSourceLens=40\n"
     )
     return place
+
+
+def write_ndpi(path: str | Path, image: NDArray[np.uint8], mpp: float = 0.25) -> Path:
+    """A Hamamatsu NDPI slide of two levels, 1 and 4: one JPEG with restart markers each; the width is a multiple of 64.
+
+    NDPI is classic TIFF with 8 bytes for the offsets of directories, and with the upper halves of all values behind each
+    directory. What a directory refers to lies before it in the file.
+    """
+    data = bytearray(b"II\x2a\x00" + bytes(8))
+    pointer = 4
+    for factor in (1, 4):
+        picture = halved(image, factor) if factor > 1 else image
+        blocks = picture.shape[1] // 8 // 2  # between restart markers; two parts a row
+        encoded = _encoded(picture, "JPEG", quality=90, subsampling=0, restart_marker_blocks=blocks)
+        start = len(data)
+        data += encoded
+        tags = _ndpi_tags(picture.shape, start, encoded, mpp * factor)
+        pointer = _ndpi_directory(data, pointer, tags)
+    Path(path).write_bytes(data)
+    return Path(path)
+
+
+def _ndpi_tags(shape: tuple[int, ...], start: int, encoded: bytes, mpp: float) -> list[tuple[int, str, list[float]]]:
+    """Number, type (a letter of `struct`; R is a ratio) and values; those from 65420 on are Hamamatsu's own."""
+    per_cm = [round(1e4 / mpp * 1000), 1000]
+    return [
+        (256, "I", [shape[1]]),
+        (257, "I", [shape[0]]),
+        (258, "H", [8, 8, 8]),
+        (259, "H", [7]),
+        (262, "H", [6]),
+        (273, "I", [start]),
+        (277, "H", [3]),
+        (278, "I", [shape[0]]),
+        (279, "I", [len(encoded)]),
+        (282, "R", [*per_cm]),
+        (283, "R", [*per_cm]),
+        (296, "H", [3]),
+        (65420, "I", [1]),
+        (65421, "f", [40]),
+        (65424, "i", [0]),
+        (65426, "I", [*_after_restart_markers(encoded)]),
+    ]
+
+
+def _after_restart_markers(encoded: bytes) -> list[int]:
+    """Where each part of a JPEG begins: after the header, and after each restart marker."""
+    place = 2
+    while encoded[place + 1] != 0xDA:
+        place += 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
+    first = place + 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
+    return [first, *(first + match.end() for match in re.finditer(rb"\xff[\xd0-\xd7]", encoded[first:]))]
+
+
+def _ndpi_directory(data: bytearray, pointer: int, tags: list[tuple[int, str, list[float]]]) -> int:
+    """Append a directory, enter its place at ``pointer``, and return where the next one's place is to be entered."""
+    kinds = {"H": 3, "I": 4, "R": 5, "i": 9, "f": 11}
+    entries = b""
+    for number, kind, values in tags:
+        packed = struct.pack(f"<{len(values)}{'I' if kind == 'R' else kind}", *values)
+        if len(packed) > 4:
+            data += packed
+            packed = struct.pack("<I", len(data) - len(packed))
+        entries += struct.pack("<HHI", number, kinds[kind], 1 if kind == "R" else len(values)) + packed.ljust(4, b"\0")
+    struct.pack_into("<Q", data, pointer, len(data))
+    data += struct.pack("<H", len(tags)) + entries
+    following = len(data)
+    data += bytes(8 + 4 * len(tags))  # the next directory, and the upper halves
+    return following

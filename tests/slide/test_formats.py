@@ -136,17 +136,18 @@ JPEG = [("RGB", "444"), ("YCBCR", "444"), ("YCBCR", "422"), ("YCBCR", "420")]
 
 
 VENDORS = {
-    # vendor: (write, file, largest difference)
-    "mirax": (vendors.write_mirax, "a.mrxs", 0),
-    "leica": (vendors.write_leica, "a.scn", 0),
-    "ventana": (vendors.write_ventana, "a.bif", 0),
-    "hamamatsu": (vendors.write_hamamatsu, "a.vms", 60),
+    # file: (write, vendor, largest difference)
+    "a.mrxs": (vendors.write_mirax, "mirax", 0),
+    "a.scn": (vendors.write_leica, "leica", 0),
+    "a.bif": (vendors.write_ventana, "ventana", 0),
+    "a.vms": (vendors.write_hamamatsu, "hamamatsu", 60),
+    "a.ndpi": (vendors.write_ndpi, "hamamatsu", 60),
 }
 
 
-@pytest.mark.parametrize("vendor", VENDORS)
-def test_vendor_formats_open(vendor: str, tmp_path: Path) -> None:
-    write, name, atol = VENDORS[vendor]
+@pytest.mark.parametrize("name", VENDORS)
+def test_vendor_formats_open(name: str, tmp_path: Path) -> None:
+    write, vendor, atol = VENDORS[name]
     image = make.he_image(1024, 768)
     with open_slide(write(tmp_path / name, image)) as slide:
         assert (slide.vendor, slide.format, slide.objective) == (vendor, vendor, 40)
