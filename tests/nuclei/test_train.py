@@ -86,3 +86,16 @@ def test_shipped_weights_are_small_and_traced_to_their_data() -> None:
         card = weights["card"]
         assert len(card["data"]) == 3 and all(d["license"] and d["source"] for d in card["data"])
         assert card["scores"]["validation"]["aji"] > 0.3 and len(card["data_sha256"]) == 64
+
+
+def test_shaking_the_stain_changes_the_samples_and_nothing_else(dataset: Path) -> None:
+    from napari_histoseg.methods.nuclei.config import NucleiTraining
+    from napari_histoseg.methods.nuclei.train import task_from_dataset
+
+    plain, shaken = (
+        task_from_dataset(dataset, NucleiTraining(crop_px=64, augmentation=0, stain_sigma1=sigma)).sample(np.random.default_rng(3))
+        for sigma in (0.0, 0.4)
+    )
+    np.testing.assert_array_equal(plain["nucleus"], shaken["nucleus"])
+    assert plain["image"].shape == shaken["image"].shape
+    assert (plain["image"] != shaken["image"]).mean() > 0.3

@@ -42,6 +42,8 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
         if problem["type"] == "extra_forbidden":
             known = ", ".join(sorted(model.model_fields))
             lines.append(f"There is no setting '{name}'. The settings are: {known}.")
+        elif problem["type"] == "value_error" and str(problem["ctx"]["error"]).endswith("."):
+            lines.append(str(problem["ctx"]["error"]))
         else:
             rule = problem["msg"][0].lower() + problem["msg"][1:]
             lines.append(f"The setting '{name}' is wrong: {rule}. Got {problem['input']!r} instead.")

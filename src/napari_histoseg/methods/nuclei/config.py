@@ -43,6 +43,12 @@ class NucleiTraining(TrainSettings):
     augmentation: float = Field(
         1.0, ge=0, le=2, title="Augmentation", description="Strength of stain, blur, noise and scale jitter; 0 is flips only."
     )
+    stain_sigma1: float = Field(
+        0.0, ge=0, lt=1, title="Stain amount jitter", description="Each stain, as measured on its picture, is scaled by up to this part; 0 is off."
+    )
+    stain_sigma2: float = Field(
+        0.0, ge=0, le=1, title="Stain shift jitter", description="Each stain is shifted by up to this optical density; 0 is off."
+    )
     start: Path | None = Field(
         None,
         title="Start from",

@@ -33,6 +33,7 @@ from napari_histoseg.methods.nuclei.targets import (
     offsets,
 )
 from napari_histoseg.nn.weights import ModelCard, load_into, read_card
+from napari_histoseg.slide.stain import jitter, measure
 from napari_histoseg.train.augment import degrade, jitter_stain, warp
 
 CONTEXT_PX = 32
@@ -69,6 +70,8 @@ class NucleiTask:
             total[example.source] = total.get(example.source, 0.0) + n
         chance = np.array([n / np.sqrt(total[e.source]) for e, n in zip(self.train, pixels, strict=True)])
         self._chance = chance / chance.sum()
+        self._shakes = settings.stain_sigma1 > 0 or settings.stain_sigma2 > 0
+        self._stains = [measure(e.image) for e in self.train] if self._shakes else []
 
     def network(self) -> nn.Module:
         """The network of the chosen architecture and width: fresh, or with the weights to start from."""
@@ -81,11 +84,14 @@ class NucleiTask:
     def sample(self, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
         """An augmented crop with ``nucleus``, ``offset`` and ``weight`` (compact) or ``classes`` (unet)."""
         settings = self.settings
-        example = self.train[int(rng.choice(len(self.train), p=self._chance))]
+        drawn = int(rng.choice(len(self.train), p=self._chance))
+        example = self.train[drawn]
         zoom = example.mpp / settings.mpp * float(np.exp(rng.uniform(-0.55, 0.45) * min(settings.augmentation, 1.0)))
         image, instances = warp(rng, example.image, example.instances, settings.crop_px + 2 * CONTEXT_PX, zoom, UNLABELED)
         inner = slice(CONTEXT_PX, CONTEXT_PX + settings.crop_px)
         image = image[inner, inner]
+        if self._shakes:
+            image = jitter(rng, image, self._stains[drawn], settings.stain_sigma1, settings.stain_sigma2)
         if settings.augmentation:
             image = degrade(rng, jitter_stain(rng, image, settings.augmentation), settings.augmentation)
         out: dict[str, NDArray[np.generic]] = {"image": np.ascontiguousarray(image.transpose(2, 0, 1))}
