@@ -7,8 +7,6 @@ whose density points away from the fan between the two stains (colored ink, othe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
@@ -27,7 +25,7 @@ GRAY, HUED = 0.10, 0.25
 NOISE = 0.012
 
 
-def fan_of(vectors: Sequence[Sequence[float]] | None) -> Float32:
+def fan_of(vectors: npt.ArrayLike | None) -> Float32:
     """What the kernels need to know of the accepted colors, as rows.
 
     Parameters

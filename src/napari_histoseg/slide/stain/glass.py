@@ -51,8 +51,8 @@ def is_tissue(density: Float64) -> npt.NDArray[np.bool_]:
     spread, top = np.ptp(density, axis=1), density.max(1)
     tissue = (density.mean(1) > TISSUE_DENSITY) & (spread > TISSUE_SPREAD)
     # H&E absorbs green the most. Green and blue ink absorb red far more, red ink blue as much, black ink all alike.
-    green_or_blue_ink = green < 0.7 * red
-    red_or_yellow_ink = (blue > 0.85 * green) & (red < 0.35 * green)
+    green_or_blue_ink = green < 0.76 * red
+    red_or_yellow_ink = (blue > 0.78 * green) & (red < 0.25 * green)
     black_ink = (density.min(1) > 0.5) & (spread < 0.2 * top)
     return np.asarray(tissue & ~green_or_blue_ink & ~red_or_yellow_ink & ~black_ink & (green > 0))
 

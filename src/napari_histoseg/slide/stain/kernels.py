@@ -17,6 +17,7 @@ UInt8 = npt.NDArray[np.uint8]
 UInt32 = npt.NDArray[np.uint32]
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
+Real = np.float32
 
 
 def kernel(function: _F) -> _F:
@@ -41,14 +42,14 @@ def count_colors(pixels: UInt8, bits: int, counts: Int64, sums: Int64) -> None:
 
 
 @kernel
-def _smooth(x: float, low: float, high: float) -> float:
+def _smooth(x: Real, low: Real, high: Real) -> Real:
     """0 up to ``low``, 1 from ``high``, and a smooth ramp between."""
     t = np.float32(min(max((x - low) / (high - low), np.float32(0)), np.float32(1)))
     return t * t * (np.float32(3) - np.float32(2) * t)
 
 
 @kernel
-def _effect(r: float, g: float, b: float, fan: Float32) -> float:
+def _effect(r: Real, g: Real, b: Real, fan: Float32) -> Real:
     """How much of the change a color gets, 0 to 1; see :mod:`.effect`.
 
     ``r``, ``g``, ``b`` are optical densities; the rows of ``fan`` are made by :func:`.effect.fan_of`.
@@ -72,9 +73,9 @@ def _effect(r: float, g: float, b: float, fan: Float32) -> float:
 
 
 @kernel
-def _blend(old: int, new: float, effect: float) -> int:
+def _blend(old: np.uint8, new: Real, effect: Real) -> np.uint8:
     value = np.float32(old) + (new - np.float32(old)) * effect
-    return int(min(max(value, np.float32(0)), np.float32(255)) + np.float32(0.5))
+    return np.uint8(min(max(value, np.float32(0)), np.float32(255)) + np.float32(0.5))
 
 
 @kernel
@@ -100,7 +101,7 @@ def recolor_density(pixels: UInt8, density: Float32, fan: Float32, factors: Floa
 
 
 @kernel
-def _root(t: float) -> float:
+def _root(t: Real) -> Real:
     """The function f of CIE L*a*b*."""
     if t > np.float32(0.008856452):
         return np.float32(np.cbrt(t))
@@ -108,7 +109,7 @@ def _root(t: float) -> float:
 
 
 @kernel
-def _unroot(f: float) -> float:
+def _unroot(f: Real) -> Real:
     """The inverse of :func:`_root`."""
     if f > np.float32(0.20689656):
         return f * f * f

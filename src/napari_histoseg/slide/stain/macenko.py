@@ -44,7 +44,7 @@ def in_order(vectors: Float64) -> Float64:
 
 def describe(vectors: Float64, density: Float64, weights: Float64) -> StainVectors:
     """The vectors with the 99th percentile of the amount of each stain."""
-    amounts = density @ np.linalg.pinv(stain_matrix(vectors))
+    amounts = density @ np.linalg.inv(stain_matrix(vectors))
     top = [max(percentile(a, weights, CONCENTRATION_PERCENT), 0.0) for a in amounts.T[:2]]
     rows = [(round(float(r), 6), round(float(g), 6), round(float(b), 6)) for r, g, b in vectors]
     return StainVectors(vectors=(rows[0], rows[1]), concentrations=(round(top[0], 6), round(top[1], 6)))

@@ -71,7 +71,7 @@ class StainProfile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    version: Literal[1] = VERSION
+    version: Literal[1] = 1
     name: str
     note: str = ""
     source: str = ""

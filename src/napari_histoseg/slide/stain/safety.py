@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from napari_histoseg.slide.stain.density import USUAL, angle_deg
+from napari_histoseg.slide.stain.density import MEASURED, USUAL, angle_deg
 from napari_histoseg.slide.stain.profile import StainMethod, StainProfile, StainVectors
 
 #: Fewer pixels of tissue are not measured.
 TISSUE_LEAST = 2000
 #: Stain vectors closer than this cannot be told apart.
-ANGLE_LEAST_DEG = 8.0
-#: A vector further than this from the usual hematoxylin or eosin is another stain.
-ANGLE_MOST_DEG = 40.0
+ANGLE_LEAST_DEG = 6.0
+#: A vector further than this from what is usually found for hematoxylin or eosin is another stain.
+ANGLE_MOST_DEG = 30.0
 #: 99th percentiles of concentration outside of this are no H&E; below WEAK it is hardly stained.
 WEAK, STRONG = 0.12, 4.0
-#: The largest factor on a concentration or a color's spread, so that weak stain does not explode.
-GAIN = 3.0
+#: The least and the largest factor on a concentration, and on the spread of a color, so that weak stain does not explode.
+GAIN, SPREAD = (0.125, 4.0), (1 / 3, 3.0)
 #: A spread of L* below this is a single flat color.
 FLAT = 0.5
 
@@ -83,8 +83,8 @@ def _vectors(stains: StainVectors, method: str, what: str) -> str:
             f"{title} cannot tell hematoxylin and eosin apart in {what}: their colors are {angle:.1f}° apart, "
             f"at least {ANGLE_LEAST_DEG:g}° are needed."
         )
-    for stain, vector, usual in zip(("hematoxylin", "eosin"), stains.vectors, USUAL):
-        if (far := angle_deg((vector, usual))) > ANGLE_MOST_DEG:
+    for stain, vector, first, second in zip(("hematoxylin", "eosin"), stains.vectors, USUAL, MEASURED):
+        if (far := min(angle_deg((vector, first)), angle_deg((vector, second)))) > ANGLE_MOST_DEG:
             return f"What {title} takes for {stain} in {what} is {far:.0f}° from the usual color: this may be another stain."
     for stain, amount in zip(("hematoxylin", "eosin"), stains.concentrations):
         if amount < WEAK:
@@ -97,14 +97,14 @@ def _vectors(stains: StainVectors, method: str, what: str) -> str:
 def _ratio(own: StainVectors, other: StainVectors) -> str:
     for stain, has, wants in zip(("Hematoxylin", "Eosin"), own.concentrations, other.concentrations):
         gain = wants / has
-        if not 1 / GAIN <= gain <= GAIN:
-            return f"{stain} would have to become {gain:.2g} times as strong; up to {GAIN:g} times either way is plausible."
+        if not GAIN[0] <= gain <= GAIN[1]:
+            return f"{stain} would have to become {gain:.2g} times as strong; {GAIN[0]:g} to {GAIN[1]:g} times is plausible."
     return ""
 
 
 def _spread(source: StainProfile, target: StainProfile) -> Quality:
     gains = [wants / max(has, 1e-6) for has, wants in zip(source.lab_sd, target.lab_sd)]
     worst = max(gains, key=lambda gain: max(gain, 1 / max(gain, 1e-6)))
-    if 1 / GAIN <= worst <= GAIN:
+    if SPREAD[0] <= worst <= SPREAD[1]:
         return Quality("good")
-    return Quality("doubtful", f"The colors would have to spread {worst:.2g} times as wide; this is held to {GAIN:g} times either way.")
+    return Quality("doubtful", f"The colors would have to spread {worst:.2g} times as wide; this is held to {SPREAD[0]:.2g} to {SPREAD[1]:g} times.")

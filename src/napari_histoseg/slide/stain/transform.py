@@ -21,7 +21,7 @@ from napari_histoseg.slide.stain.density import (
 from napari_histoseg.slide.stain.effect import fan_of
 from napari_histoseg.slide.stain.histogram import check_pixels
 from napari_histoseg.slide.stain.profile import METHODS, StainMethod, StainProfile
-from napari_histoseg.slide.stain.safety import GAIN, choose
+from napari_histoseg.slide.stain.safety import GAIN, SPREAD, choose
 from napari_histoseg.slide.stain.table import table_for
 
 UInt8 = npt.NDArray[np.uint8]
@@ -90,6 +90,13 @@ class StainNormalizer:
         kernels.look_up(flat, table_for(self._key, self._recolor), out)
         return out.reshape(given.shape)
 
+    def apply_once(self, pixels: npt.ArrayLike) -> UInt8:
+        """The same as :meth:`apply`, without the table of all colors, which takes a second to build: for a small picture, once."""
+        given = check_pixels(pixels)
+        if self.method is None:
+            return given.copy()
+        return self._recolor(np.ascontiguousarray(given).reshape(-1, 3)).reshape(given.shape)
+
     def _recolor(self, flat: UInt8) -> UInt8:
         """The map itself, computed for each of ``(n, 3)`` colors."""
         from napari_histoseg.slide.stain import kernels
@@ -113,14 +120,14 @@ class StainNormalizer:
     def _factors(self) -> Float32:
         """Unmix, scale each stain, mix again: a linear map of density. The residual is carried over as it is."""
         own, other = (getattr(profile, str(self.method)) for profile in (self.source, self.target))
-        gain = np.clip(np.divide(other.concentrations, own.concentrations), 1 / GAIN, GAIN)
+        gain = np.clip(np.divide(other.concentrations, own.concentrations), *GAIN)
         mix = np.linalg.inv(stain_matrix(own.vectors)) @ np.diag([*gain, 1.0]) @ stain_matrix(other.vectors)
         return factors_of(density_table(self.source.white), mix, np.zeros(3), np.asarray(self.target.white))
 
     @functools.cached_property
     def _lab_map(self) -> tuple[Float32, Float32, Float32]:
         own, other = self.source, self.target
-        gain = np.clip(np.divide(other.lab_sd, np.maximum(own.lab_sd, 1e-6)), 1 / GAIN, GAIN)
+        gain = np.clip(np.divide(other.lab_sd, np.maximum(own.lab_sd, 1e-6)), *SPREAD)
         scale = np.stack([gain, np.asarray(other.lab_mean) - gain * np.asarray(own.lab_mean)])
         return scale.astype(np.float32), np.stack([TO_XYZ, np.linalg.inv(TO_XYZ)]).astype(np.float32), _gamma()
 

@@ -52,7 +52,8 @@ def sparse_amounts(density: Float64, vectors: Float64, sparsity: float = SPARSIT
     both = (gain - cosine * gain[:, ::-1]) / max(1 - cosine**2, 1e-9)
     alone = np.maximum(gain, 0)
     alone[np.arange(len(gain)), np.argmin(gain, axis=1)] = 0
-    return np.asarray(np.where((both > 0).all(1)[:, None], both, alone))
+    mixed = np.all(both > 0, axis=1, keepdims=True)
+    return np.asarray(np.where(mixed, both, alone))
 
 
 def _update(vectors: Float64, amounts: Float64, density: Float64, weights: Float64) -> Float64:
