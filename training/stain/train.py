@@ -78,14 +78,14 @@ def load(data: Path) -> tuple[list[Reference], list[Reference], str]:
 
 def provenance(train: list[Reference], held: list[Reference], digest: str) -> dict[str, Any]:
     """What the model card says of the data."""
+    rights = {"license": "Apache 2.0 (as listed by the InstanSeg project)", "source": "Graham et al., Medical Image Analysis 2019"}
     data = {
         "title": "CoNSeP (colon, 40x)",
-        "license": "Apache 2.0 (as listed by the InstanSeg project)",
-        "source": "Graham et al., Medical Image Analysis 2019",
+        **rights,
         "train_images": len({r.name for r in train}),
         "held_out_images": [r.name for r in held],
         "left_out": LEFT_OUT,
-        "stain_profile": profile_of(train, "CoNSeP"),
+        "stain_profile": {**profile_of(train, "histoseg stain colon"), **rights},
     }
     return {
         "name": "histoseg stain colon",

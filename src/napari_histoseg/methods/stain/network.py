@@ -12,7 +12,7 @@ from napari_histoseg.nn.blocks import conv_bn_relu
 PAPER_WIDTH = 256
 STRIDE_PX = 8
 """The encoder halves three times: input sides are multiples of this."""
-HALO_PX = 64
+HALO_PX = 72
 """The color of a pixel depends on no lightness farther away than this (tested)."""
 AB_UNIT = 50.0
 """a* and b* are learned in units of this, so that they are of the order of one."""

@@ -63,6 +63,8 @@ class NeuralNormalizer:
     ------
     WeightsError
         When the file is missing, damaged, or not a stain style.
+    SettingsError
+        When the device or the precision is not available.
     """
 
     asked = "neural"
@@ -76,7 +78,7 @@ class NeuralNormalizer:
         self.card: ModelCard = read_card(self.path, "stain")
         self.sha256 = sha256_of(self.path)
         self.then = then
-        self.device, self.precision = _device(device), precision
+        self.device, self.precision = _device(device), _precision(precision)
         self.vector: Float | None = None
         self.source: StainProfile | None = None
         self.quality = Quality("good")
@@ -142,8 +144,7 @@ class NeuralNormalizer:
             if self._loaded is None:
                 network = build(self.card.architecture, self.card.width, len(self.card.classes))
                 load_into(network, self.path)
-                dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.precision]
-                done = prepared(network, torch.device(self.device), dtype)
+                done = prepared(network, torch.device(self.device), _DTYPES[self.precision])
                 assert isinstance(done, StainNetwork)
                 self._loaded = done
             return self._loaded
@@ -332,8 +333,19 @@ def checked(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _device(name: str) -> str:
+    """The device's kind; ``auto`` takes CUDA where it is there."""
+    there = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("The device 'cuda' is not available on this machine. Use device=auto or cpu.")
+        return there[0]
+    if name not in there:
+        raise SettingsError(f"The device '{name}' is not available for a stain style on this machine. Use auto or one of: {', '.join(there)}.")
+    return name
+
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def _precision(name: str) -> str:
+    if name not in _DTYPES:
+        raise SettingsError(f"The precision '{name}' is not available for a stain style. Use one of: {', '.join(_DTYPES)}.")
     return name
