@@ -35,6 +35,13 @@ TABLES: dict[str, list[tuple[str, set[str]]]] = {
             {"napari-histoseg", "OpenSlide", "tifffile (zarr)"},
         )
     ],
+    "stain_quality.py": [
+        (
+            "target · method · correlation · Hellinger · Euclidean · SSIM of H · glass · seam · pictures · fell back",
+            {"left"},
+        ),
+        ("model · target · method · dice · aji · sensitivity · pictures", {"log"}),
+    ],
     "bench_window.py": [(" · longest gap · gaps over 100 ms · 99 % of gaps", {"no run", "while it runs"})],
 }
 #: These open a window, so they get a process of their own.

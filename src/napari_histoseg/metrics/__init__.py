@@ -5,6 +5,7 @@ from __future__ import annotations
 from napari_histoseg.metrics.instances import PQ, aji, f1, pixel_scores, pq, score_nuclei
 from napari_histoseg.metrics.stain import (
     euclidean,
+    find_glass,
     glass_change,
     hellinger,
     hematoxylin_similarity,
@@ -18,6 +19,7 @@ __all__ = [
     "aji",
     "euclidean",
     "f1",
+    "find_glass",
     "glass_change",
     "hellinger",
     "hematoxylin_similarity",

@@ -14,7 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_histoseg.errors import SettingsError
 from napari_histoseg.slide.stain.density import USUAL, stain_matrix, to_density
-from napari_histoseg.slide.tissue import TISSUE_DENSITY, TISSUE_SPREAD, optical_density
+from napari_histoseg.slide.stain.glass import find_white
+from napari_histoseg.slide.stain.histogram import count_colors
+from napari_histoseg.slide.tissue import TISSUE_DENSITY, TISSUE_SPREAD
 
 Picture = NDArray[np.uint8]
 Vectors = Sequence[Sequence[float]]
@@ -138,9 +140,17 @@ def hematoxylin_similarity(
     return float(value)
 
 
-def find_glass(source: ArrayLike) -> NDArray[np.bool_]:
-    """Pixels ``(h, w)`` of empty glass: bright and without a hue, by the thresholds of the tissue mask."""
-    density = optical_density(_picture(source, "The source"))
+def find_glass(source: ArrayLike, white: Sequence[float] | None = None) -> NDArray[np.bool_]:
+    """Pixels ``(h, w)`` of empty glass: as bright as it and without a hue, by the thresholds of the tissue mask.
+
+    Parameters
+    ----------
+    source : (h, w, 3) uint8
+    white : (float, float, float), optional
+        RGB of the glass. When not given it is found in the picture; one without glass is better given its slide's.
+    """
+    picture = _picture(source, "The source")
+    density = to_density(picture, find_white(count_colors([picture])) if white is None else white)
     return np.asarray((density.mean(-1) <= TISSUE_DENSITY) & (np.ptp(density, axis=-1) <= TISSUE_SPREAD))
 
 
