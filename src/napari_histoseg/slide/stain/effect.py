@@ -1,8 +1,8 @@
 """Which colors a stain normalization changes: mixes of hematoxylin and eosin, and neither glass nor ink.
 
 The answer is a number between 0 and 1 for each color. Between "not at all" and "fully" it changes smoothly, so that no
-edge appears in the picture. It is 0 for glass (next to no density), for gray (dust, shadows, black ink), and for colors
-whose density points away from the fan between the two stains (colored ink, other stains).
+edge appears in the picture. It is 0 for glass (next to no density), for gray (dust, shadows, black ink), for the colors of
+green, blue and red ink, and for colors whose density points away from the fan between the two stains.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def fan_of(vectors: npt.ArrayLike | None) -> Float32:
     Parameters
     ----------
     vectors : two triples, optional
-        Hematoxylin and eosin; without them every hue is accepted, gray too, and only glass is left out.
+        Hematoxylin and eosin; without them every hue is accepted but those of pens.
 
     Returns
     -------
@@ -41,15 +41,13 @@ def fan_of(vectors: npt.ArrayLike | None) -> Float32:
         of tissue; begin of hues.
     """
     fan = np.zeros((6, 3), np.float32)
-    fan[5, :2] = GLASS_ENDS, TISSUE_BEGINS
+    fan[4, 2], fan[5] = GRAY, (GLASS_ENDS, TISSUE_BEGINS, HUED)
     if vectors is None:
-        fan[4, 2], fan[5, 2] = -2.0, -1.0
         return fan
     hematoxylin, eosin, normal = stain_matrix(vectors)
     middle, spread = hematoxylin + eosin, hematoxylin - eosin
     half = np.arctan2(np.linalg.norm(spread), np.linalg.norm(middle))
     fan[0], fan[1], fan[2] = middle / np.linalg.norm(middle), spread / np.linalg.norm(spread), normal
     fan[3] = np.cos(half), np.sin(half), NOISE
-    fan[4] = 1 / np.tan(np.radians(BESIDE_DEG)), 1 / np.tan(np.radians(ABOVE_DEG)), GRAY
-    fan[5, 2] = HUED
+    fan[4, :2] = 1 / np.tan(np.radians((BESIDE_DEG, ABOVE_DEG)))
     return fan

@@ -49,6 +49,15 @@ def _smooth(x: Real, low: Real, high: Real) -> Real:
 
 
 @kernel
+def _no_ink(r: Real, g: Real, b: Real) -> Real:
+    """0 for the colors of pens, 1 for H&E, which absorbs green the most and blue less."""
+    one, green = np.float32(1), max(g, np.float32(1e-6))
+    green_or_blue = one - _smooth(g / max(r, np.float32(1e-6)), np.float32(0.58), np.float32(0.72))
+    red = _smooth(b / green, np.float32(0.8), np.float32(0.95)) * (one - _smooth(r / green, np.float32(0.1), np.float32(0.25)))
+    return (one - green_or_blue) * (one - red)
+
+
+@kernel
 def _effect(r: Real, g: Real, b: Real, fan: Float32) -> Real:
     """How much of the change a color gets, 0 to 1; see :mod:`.effect`.
 
@@ -68,8 +77,9 @@ def _effect(r: Real, g: Real, b: Real, fan: Float32) -> Real:
     off = np.float32(np.sqrt((beside * fan[4, 0]) ** 2 + (above * fan[4, 1]) ** 2)) / reach
     top = max(r, g, b)
     gray = (top - min(r, g, b)) / top
-    stained = _smooth(size, fan[5, 0], fan[5, 1]) * (np.float32(1) - _smooth(off, np.float32(1), np.float32(2)))
-    return stained * _smooth(gray, fan[4, 2], fan[5, 2])
+    one = np.float32(1)
+    stained = _smooth(size, fan[5, 0], fan[5, 1]) * (one - _smooth(off, one, np.float32(2)))
+    return stained * _smooth(gray, fan[4, 2], fan[5, 2]) * _no_ink(r, g, b)
 
 
 @kernel
