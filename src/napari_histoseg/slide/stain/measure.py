@@ -10,11 +10,14 @@ import numpy.typing as npt
 from napari_histoseg.slide.stain import macenko, vahadane
 from napari_histoseg.slide.stain.density import USUAL, Float64, to_lab
 from napari_histoseg.slide.stain.glass import White, find_white, tissue_of
-from napari_histoseg.slide.stain.histogram import Colors, count_colors
+from napari_histoseg.slide.stain.histogram import Colors, check_pixels, count_colors
 from napari_histoseg.slide.stain.profile import StainProfile, StainVectors, Triple
 from napari_histoseg.slide.stain.safety import problems_of
+from napari_histoseg.slide.tissue import find_ink, optical_density
 
 UInt8 = npt.NDArray[np.uint8]
+#: Longer side of the picture in which ink is looked for.
+INK_SEEN_PX = 384
 
 
 def measure(image: UInt8 | Sequence[UInt8], *, name: str = "") -> StainProfile:
@@ -36,7 +39,22 @@ def measure(image: UInt8 | Sequence[UInt8], *, name: str = "") -> StainProfile:
         For anything but 8-bit RGB.
     """
     images = [image] if isinstance(image, np.ndarray) else list(image)
-    return measure_colors(count_colors(images), name=name)
+    return measure_colors(count_colors(without_ink(check_pixels(picture)) for picture in images), name=name)
+
+
+def without_ink(image: UInt8) -> UInt8:
+    """The pixels of a picture ``(h, w, 3)`` that are not under a pen's ink, ``(n, 3)``; the picture itself when there is none.
+
+    Ink is found on a picture made small: it is known by strong strokes, and pale ink by being connected with them, which
+    its color alone does not tell.
+    """
+    if image.ndim != 3 or min(image.shape[:2]) < 3:
+        return image
+    step = -(-max(image.shape[:2]) // INK_SEEN_PX)
+    ink = find_ink(optical_density(image[::step, ::step]))
+    if not ink.any():
+        return image
+    return image[~ink.repeat(step, 0).repeat(step, 1)[: image.shape[0], : image.shape[1]]]
 
 
 def measure_colors(colors: Colors, *, name: str = "", white: White | None = None) -> StainProfile:
