@@ -66,7 +66,12 @@ def _effect(r: Real, g: Real, b: Real, fan: Float32) -> Real:
     zero = np.float32(0)
     r, g, b = max(r, zero), max(g, zero), max(b, zero)
     size = np.float32(np.sqrt(r * r + g * g + b * b))
-    if size <= fan[5, 0]:
+    # Most of the color cube is no stain: leaving early halves the time to build a table.
+    if size <= fan[5, 0] or g <= np.float32(0.58) * r:
+        return zero
+    top = max(r, g, b)
+    gray = (top - min(r, g, b)) / top
+    if gray <= fan[4, 2]:
         return zero
     along = r * fan[0, 0] + g * fan[0, 1] + b * fan[0, 2]
     across = abs(r * fan[1, 0] + g * fan[1, 1] + b * fan[1, 2])
@@ -75,8 +80,8 @@ def _effect(r: Real, g: Real, b: Real, fan: Float32) -> Real:
     above = max(above - fan[3, 2], zero)
     reach = max(across * fan[3, 1] + along * fan[3, 0], np.float32(1e-6))
     off = np.float32(np.sqrt((beside * fan[4, 0]) ** 2 + (above * fan[4, 1]) ** 2)) / reach
-    top = max(r, g, b)
-    gray = (top - min(r, g, b)) / top
+    if off >= np.float32(2):
+        return zero
     one = np.float32(1)
     stained = _smooth(size, fan[5, 0], fan[5, 1]) * (one - _smooth(off, one, np.float32(2)))
     return stained * _smooth(gray, fan[4, 2], fan[5, 2]) * _no_ink(r, g, b)
@@ -105,6 +110,9 @@ def recolor_density(pixels: UInt8, density: Float32, fan: Float32, factors: Floa
     for i in range(pixels.shape[0]):
         r, g, b = pixels[i, 0], pixels[i, 1], pixels[i, 2]
         effect = _effect(density[0, r], density[1, g], density[2, b], fan)
+        if effect <= 0:
+            out[i, 0], out[i, 1], out[i, 2] = r, g, b
+            continue
         for j in range(3):
             new = factors[j, 0, r] * factors[j, 1, g] * factors[j, 2, b]
             out[i, j] = _blend(pixels[i, j], new, effect)

@@ -13,7 +13,7 @@ from napari_histoseg.slide.stain.glass import find_white
 from napari_histoseg.slide.stain.histogram import count_colors
 from napari_histoseg.slide.stain.measure import measure_colors
 from napari_histoseg.slide.stain.profile import StainProfile
-from napari_histoseg.slide.tissue import TissueMask, tissue_mask
+from napari_histoseg.slide.tissue import TissueMask, find_tissue
 
 if TYPE_CHECKING:
     from napari_histoseg.slide.slide import Slide
@@ -50,16 +50,21 @@ def measure_slide(
     """
     level = _level(slide)
     bounds = slide.levels[level].bounds
-    overview = count_colors([slide.thumbnail(OVERVIEW_PX)])
+    overview = slide.thumbnail(OVERVIEW_PX)
     if bounds.area <= WHOLE_PX:
         boxes = [bounds]
     else:
-        mask = tissue_mask(slide) if tissue is None else tissue
+        mask = _tissue(slide, overview) if tissue is None else tissue
         boxes = list(spread_boxes(mask, bounds, slide.levels[level].downsample, np.random.default_rng(seed)))
     colors = count_colors(slide.read(level, box) for box in boxes)
     # The glass of the whole slide; patches of tissue may hold none. A picture that is all tissue has none either way.
-    white = find_white(overview)
+    white = find_white(count_colors([overview]))
     return measure_colors(colors, name=slide.name if name is None else name, white=white)
+
+
+def _tissue(slide: Slide, overview: npt.NDArray[np.uint8]) -> TissueMask:
+    downsample = max(slide.width, slide.height) / max(overview.shape[:2])
+    return TissueMask(find_tissue(overview, slide.mpp and slide.mpp * downsample), downsample)
 
 
 def _level(slide: Slide) -> int:
