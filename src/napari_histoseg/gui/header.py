@@ -1,11 +1,11 @@
-"""The part that every dock shares: which slide, its pixel size and where that came from, its tissue."""
+"""The part that every dock shares: which slide, its pixel size and where that came from, its tissue, its colors."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
 from napari_histoseg.errors import HistosegError, SlideError
 from napari_histoseg.gui.background import in_background
@@ -13,31 +13,38 @@ from napari_histoseg.gui.layers import KEY, tissue_layer, tissue_of
 from napari_histoseg.gui.pixelsize import remember
 from napari_histoseg.gui.qt import Signal
 from napari_histoseg.gui.slides import is_slide_layer, rescale, set_pixel_size, slide_of
+from napari_histoseg.gui.stainchoice import StainChoice
 from napari_histoseg.slide import Slide, TissueMask, tissue_mask
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels
     from napari.viewer import Viewer
 
+NORMALIZE = "Normalize"
+NORMALIZE_TIP = "Runs read the slide in the colors of a reference. The slide is measured once for it, and neither its file nor its layer changes."
+ALREADY_TIP = "Runs read what this layer shows. Choose the slide's own layer to read it as scanned, or in other colors."
 SOURCES = {"file": "from the file", "user": "given by you", "layer": "from the layer's scale"}
 
 
 class SlideHeader(QWidget):
-    """Slide, pixel size and tissue.
+    """Slide, pixel size, tissue, and whether the colors are normalized.
 
     Parameters
     ----------
     viewer : napari.Viewer
+    stain : bool
+        Whether there is a row for normalizing; the dock "Stain" has its own.
     """
 
     changed = Signal()
-    """Another slide, or another pixel size."""
+    """Another slide, another pixel size, or other colors to read it in."""
     message = Signal(str)
     """A plain sentence for the dock's message line."""
 
-    def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
+    def __init__(self, viewer: Viewer, parent: QWidget | None = None, stain: bool = True) -> None:
         super().__init__(parent)
         self._viewer = viewer
+        self._with_stain = stain
         self.slides = QComboBox()
         self.slides.setToolTip("The image to work on. Any flat RGB image layer will do.")
         self.slides.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
@@ -56,11 +63,15 @@ class SlideHeader(QWidget):
         self.tissue = QLabel()
         self.detect = QPushButton("Detect")
         self.detect.setToolTip("Find the tissue and show it as a layer that can be painted. Runs leave out the glass.")
+        self.normalize = QCheckBox(NORMALIZE)
+        self.colors = StainChoice()
         self._lay_out()
         self.slides.currentIndexChanged.connect(self._show)
         self.edit.toggled.connect(self._asking.setVisible)
         self.use.clicked.connect(self._use)
         self.detect.clicked.connect(self._detect)
+        self.normalize.toggled.connect(self._on_normalize)
+        self.colors.changed.connect(self._on_colors)
         viewer.layers.events.inserted.connect(self._on_layers)
         viewer.layers.events.removed.connect(self._on_layers)
         viewer.layers.selection.events.active.connect(self._on_active)
@@ -76,6 +87,12 @@ class SlideHeader(QWidget):
         self._asking.hide()
         layout.addRow("", self._asking)
         layout.addRow("Tissue", _row(self.tissue, self.detect))
+        self.colors.hide()
+        if self._with_stain:
+            layout.addRow("Stain", self.normalize)
+            layout.addRow("", self.colors)
+        else:
+            self.normalize.hide()
 
     # -- what others ask --------------------------------------------------------------------------------------------
 
@@ -110,6 +127,11 @@ class SlideHeader(QWidget):
         layer = self.tissue_layer()
         return None if layer is None else tissue_of(layer, self.slide())
 
+    @property
+    def stain(self) -> tuple[Any, str] | None:
+        """Target and method that runs shall read the slide in, for `methods.stain.resolve.stained`; None as the layer is."""
+        return self.colors.value if self.normalize.isChecked() and self.normalize.isEnabled() else None
+
     def ask_pixel_size(self) -> None:
         """Show the field for the pixel size and put the cursor into it."""
         self.edit.setChecked(True)
@@ -130,9 +152,11 @@ class SlideHeader(QWidget):
         self._show()
 
     def _on_active(self, event: Any = None) -> None:
-        index = self.slides.findData(self._viewer.layers.selection.active)
-        if index >= 0:
-            self.slides.setCurrentIndex(index)
+        # napari hands plugins a stand-in for the chosen layer, which equals the layer but is not found by Qt.
+        chosen = self._viewer.layers.selection.active
+        for index in range(self.slides.count()):
+            if chosen == self.slides.itemData(index):
+                self.slides.setCurrentIndex(index)
 
     def _show(self) -> None:
         self.detect.setEnabled(self.layer is not None)
@@ -153,7 +177,24 @@ class SlideHeader(QWidget):
         self.mpp.setValue(slide.mpp or 0.25)
         self.edit.setChecked(not known)
         self._show_tissue()
+        self._show_stain(slide)
         self.changed.emit()
+
+    def _show_stain(self, slide: Slide) -> None:
+        """A normalized layer is not normalized again."""
+        already = slide.stain is not None
+        self.normalize.setEnabled(not already and self.colors.line is not None)
+        self.normalize.setText("The layer is normalized already" if already else NORMALIZE)
+        self.normalize.setToolTip(ALREADY_TIP if already else NORMALIZE_TIP)
+        self.colors.setVisible(self._with_stain and self.normalize.isChecked() and not already)
+
+    def _on_normalize(self, on: bool) -> None:
+        self.colors.setVisible(on and self._with_stain and self.normalize.isEnabled())
+        self.changed.emit()
+
+    def _on_colors(self) -> None:
+        if self.normalize.isChecked():
+            self.changed.emit()
 
     def _show_tissue(self) -> None:
         layer = self.tissue_layer()

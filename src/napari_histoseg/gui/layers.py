@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from napari.utils.colormaps import CyclicLabelColormap
 
     from napari_histoseg.results import Result
+    from napari_histoseg.results.record import RunRecord
 
 LayerData = tuple[Any, dict[str, Any], str]
 """What a napari reader returns for a layer: data, keyword arguments, type."""
@@ -177,7 +178,46 @@ def result_layers(result: Result) -> list[LayerData]:
         if result.has_objects:
             keywords["features"] = status_table(result.objects)
         layers.append((data, keywords, kind))
+    if pyramid := result.image_pyramid:
+        layers.insert(0, _image_layer(result, list(pyramid), metadata, common))
     return layers
+
+
+def _image_layer(result: Result, pyramid: list[Any], metadata: dict[str, Any], common: dict[str, Any]) -> LayerData:
+    """A picture that a run made, in colors; when it covers the whole slide, other docks can read it as a slide."""
+    record = result.record
+    frame: Box = common["frame"]
+    about = dict(metadata)
+    if record.region is None:
+        slide = _stored_slide(result)
+        about |= {"slide": slide, "facts": _facts(slide)}
+    several = len(pyramid) > 1
+    keywords = {
+        "name": f"{record.slide.name} as {_reference(record)}",
+        "rgb": True,
+        "multiscale": several,
+        "metadata": {KEY: about},
+        **place(common["mpp"], common["base"], frame.x, frame.y),
+    }
+    return (pyramid if several else pyramid[0]), keywords, "image"
+
+
+def _reference(record: RunRecord) -> str:
+    """What a normalized picture looks like."""
+    stain = record.slide.stain or {}
+    target = stain.get("target")
+    name = target.get("name") if isinstance(target, dict) else target
+    return str(name or stain.get("style") or record.method)
+
+
+def _stored_slide(result: Result) -> Slide:
+    """The picture of a result as a slide, under the name of the slide that it was made of."""
+    from napari_histoseg.results.pyramid import folder_name
+    from napari_histoseg.slide.open import open_source
+
+    source = open_source(result.path / folder_name("image"))
+    source.name = result.record.slide.name
+    return Slide(source, result.record.mpp, "file")
 
 
 def tissue_layer(tissue: TissueMask, slide: Slide) -> LayerData:

@@ -48,6 +48,8 @@ class Request:
     settings: RunSettings
     resume: bool = False
     preview: bool = False
+    stain: tuple[Any, str] | None = None
+    """Target and method of the colors to read the slide in; None as it is."""
 
     def resumed(self) -> Request:
         """The same run, going on."""
@@ -110,7 +112,7 @@ class LiveRun(QObject):
         wanted = self.request
         run = self._engine(
             wanted.method,
-            wanted.slide,
+            _in_colors(wanted.slide, wanted.stain),
             out=wanted.out,
             region=wanted.region,
             weights=wanted.weights,
@@ -241,3 +243,12 @@ class LiveRun(QObject):
 
     def _unlook(self) -> None:
         self._viewer.scene.camera.events.center.disconnect(self._look)
+
+
+def _in_colors(slide: Slide, stain: tuple[Any, str] | None) -> Slide:
+    """The slide as a run reads it. Measuring takes a second, so this is for the run's thread."""
+    if stain is None:
+        return slide
+    from napari_histoseg.methods.stain.resolve import stained
+
+    return stained(slide, *stain)

@@ -175,7 +175,7 @@ class NucleiDock(QScrollArea):
             out = fresh_folder(self.folder.folder, slide.name, METHOD)
         title = f"{'Preview of nuclei' if preview else 'Nuclei'} on {slide.name}"
         tissue = self.header.tissue_mask()
-        return Request(METHOD, title, slide, out, region, model.weights, tissue, settings, preview=preview)
+        return Request(METHOD, title, slide, out, region, model.weights, tissue, settings, preview=preview, stain=self.header.stain)
 
     def _resume(self) -> None:
         request = self._unfinished()
@@ -203,7 +203,7 @@ class NucleiDock(QScrollArea):
         settings = NucleiSettings.parse(record.settings)
         chosen = self.models.choice.weights
         title = f"Nuclei on {slide.name}"
-        return Request(METHOD, title, slide, folder, region, chosen, self.header.tissue_mask(), settings, resume=True)
+        return Request(METHOD, title, slide, folder, region, chosen, self.header.tissue_mask(), settings, resume=True, stain=self.header.stain)
 
     def _start(self, request: Request) -> None:
         layer = self.header.layer
