@@ -14,10 +14,19 @@ from napari_histoseg._testing import he_image
 from napari_histoseg.errors import RegionError, SettingsError, WeightsError
 from napari_histoseg.methods.stain.lab import to_lab
 from napari_histoseg.methods.stain.network import AB_UNIT, HALO_PX, build
-from napari_histoseg.methods.stain.style import SHIPPED, NeuralNormalizer, style_for, style_profile, tissue_samples
+from napari_histoseg.methods.stain.style import (
+    SHIPPED,
+    NeuralNormalizer,
+    stained_part,
+    style_for,
+    style_profile,
+    tissue_samples,
+)
 from napari_histoseg.nn.weights import ModelCard, read_card, save_weights
 from napari_histoseg.slide import Box, open_slide
-from napari_histoseg.slide.stain import StainProfile, measure
+from napari_histoseg.slide.stain import StainProfile, kernels, measure
+from napari_histoseg.slide.stain.density import USUAL, density_table
+from napari_histoseg.slide.stain.effect import fan_of
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +97,18 @@ def test_glass_stays(style: NeuralNormalizer, tissue: np.ndarray, glass: tuple[i
 def test_ink_stays(style: NeuralNormalizer, ink: tuple[int, int, int]) -> None:
     marked = np.full((64, 64, 3), ink, np.uint8)
     assert np.abs(style.apply(marked).astype(int) - marked).mean() < 1
+
+
+@pytest.mark.parametrize("fitted", [True, False])
+def test_the_ramp_to_glass_and_ink_is_that_of_the_classical_methods(tissue: np.ndarray, fitted: bool) -> None:
+    source = measure(tissue) if fitted else None
+    vectors = USUAL if source is None else source.macenko.vectors
+    table = density_table((255.0, 255.0, 255.0) if source is None else source.white).astype(np.float32)
+    noise = np.random.default_rng(0).integers(0, 256, (30, 90, 3), dtype=np.uint8)
+    colors = np.concatenate([noise, tissue[180:210, :90], np.minimum(noise, 60) + tissue[180:210, :90] // 2])
+    fan = fan_of(vectors)
+    expected = [kernels._effect(*(table[i, v] for i, v in enumerate(color)), fan) for color in colors.reshape(-1, 3)]
+    assert np.allclose(stained_part(colors, source).ravel(), expected, atol=1e-4)
 
 
 def test_a_slide_without_tissue_is_left_as_it_is(weights: Path) -> None:

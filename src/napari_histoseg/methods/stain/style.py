@@ -249,7 +249,7 @@ def judge(source: StainProfile) -> Quality:
 def stained_part(pixels: NDArray[np.uint8], source: StainProfile | None) -> Float:
     """How far a color is recolored (h, w), 0 for glass and ink to 1 for tissue, as the classical methods have it.
 
-    See :mod:`napari_histoseg.slide.stain.effect`; ``source`` is the slide's own stain, None for the usual one.
+    The same numbers as the compiled pass of :mod:`napari_histoseg.slide.stain.kernels`, for whole strips (tested); ``source`` is the slide's own stain, None for the usual one.
     """
     vectors = USUAL if source is None else source.macenko.vectors
     white = (255.0, 255.0, 255.0) if source is None else source.white
@@ -263,7 +263,16 @@ def stained_part(pixels: NDArray[np.uint8], source: StainProfile | None) -> Floa
     size = np.sqrt(red**2 + green**2 + blue**2)
     top, least = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
     hue = (top - least) / np.maximum(top, np.float32(1e-6))
-    return _ramp(size, *fan[5, :2]) * (1 - _ramp(off, 1, 2)) * _ramp(hue, fan[4, 2], fan[5, 2])
+    return _ramp(size, *fan[5, :2]) * (1 - _ramp(off, 1, 2)) * _ramp(hue, fan[4, 2], fan[5, 2]) * _no_ink(red, green, blue)
+
+
+def _no_ink(red: Float, green: Float, blue: Float) -> Float:
+    """0 for the densities of pens: green and blue ink absorb red the most, red ink blue as much as green."""
+    least = np.float32(1e-6)
+    some_green: Float = np.maximum(green, least)
+    some_red: Float = np.maximum(red, least)
+    red_ink = _ramp(blue / some_green, 0.8, 0.95) * (1 - _ramp(red / some_green, 0.1, 0.25))
+    return _ramp(some_green / some_red, 0.58, 0.72) * (1 - red_ink)
 
 
 def _ramp(values: Float, low: float, high: float) -> Float:
