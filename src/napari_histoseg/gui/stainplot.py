@@ -131,7 +131,7 @@ class Swatches(QWidget):
         stains = vectors_of(profile, method)
         for stain, vector, amount in zip(self.STAINS, stains.vectors, stains.concentrations, strict=True):
             color = color_of(vector, max(amount, 0.3), profile.white)
-            text = "#000" if color.lightness() > 110 else "#fff"
+            text = "#000" if 0.3 * color.red() + 0.59 * color.green() + 0.11 * color.blue() > 120 else "#fff"
             cell = self.cells[row, stain]
             cell.setText(stain)
             cell.setStyleSheet(f"background: {color.name()}; color: {text}; border-radius: 3px;")
