@@ -40,6 +40,8 @@ ALSO: dict[str, set[str]] = {
     # Training runs on the same device and precision as prediction, and reads the settings that all trainings share.
     "train.loop": {"predict.device", "methods.settings"},
     "train.task": {"methods.settings"},
+    # It looks at the pictures of a patch dataset.
+    "methods.stain.pictures": {"annotations"},
     # The training can be called: ``napari_histoseg.train(...)``.
     "train": {"api"},
 }

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_histoseg import methods
-    from napari_histoseg.api import iter_run, iter_train, list_weights, run, train
+    from napari_histoseg.api import iter_run, iter_train, list_weights, open_slide, run, train
     from napari_histoseg.metrics.score import score
     from napari_histoseg.results import Result, export, open_result
-    from napari_histoseg.slide import Box, Slide, open_slide, tissue_mask
+    from napari_histoseg.slide import Box, Slide, tissue_mask
 
 _HOMES = {
     "methods": "napari_histoseg.methods",
@@ -28,7 +28,7 @@ _HOMES = {
     "open_result": "napari_histoseg.results",
     "Box": "napari_histoseg.slide",
     "Slide": "napari_histoseg.slide",
-    "open_slide": "napari_histoseg.slide",
+    "open_slide": "napari_histoseg.api",
     "tissue_mask": "napari_histoseg.slide",
 }
 

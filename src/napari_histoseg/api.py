@@ -8,12 +8,49 @@ from typing import TYPE_CHECKING, Any
 
 from napari_histoseg import methods
 from napari_histoseg.errors import DatasetError, RunError, SettingsError
-from napari_histoseg.slide import Slide, open_slide
+from napari_histoseg.slide import Slide
+from napari_histoseg.slide import open_slide as open_as_scanned
 
 if TYPE_CHECKING:
+    from napari_histoseg.annotations.dataset import PatchDataset
     from napari_histoseg.predict.events import RunEvent
     from napari_histoseg.results import Result
     from napari_histoseg.train.loop import TrainEvent
+
+
+def open_slide(source: Any, mpp: float | None = None, *, stain: Any = None, stain_method: str | None = None) -> Slide:
+    """Open anything that holds an H&E image.
+
+    Parameters
+    ----------
+    source : path, array, sequence of arrays, or Slide
+        A slide file (SVS, TIFF, OME-TIFF, DICOM, MRXS, NDPI, SCN, BIF ...), an OME-Zarr folder, an image file, a NumPy or dask
+        array ``(H, W)``, ``(H, W, 3 | 4)`` or ``(3 | 4, H, W)``, or a list of such arrays from fine to coarse.
+    mpp : float, optional
+        µm per pixel of level 0; overrides what the file says.
+    stain : name, path, StainProfile, picture, Slide or normalizer, optional
+        Read in these colors: a built-in profile, a profile's JSON file, a picture or slide to measure, or a trained style
+        (``.safetensors``). The slide is measured once; the file is not changed.
+    stain_method : {"macenko", "vahadane", "reinhard", "neural"}, optional
+        ``macenko`` when not given.
+
+    Raises
+    ------
+    SlideError
+        When the source does not exist or is no image.
+    PixelSizeError
+        When ``mpp`` is no positive number.
+    SettingsError
+        When ``stain`` is none of these.
+    """
+    slide = open_as_scanned(source, mpp)
+    if stain is None:
+        if stain_method is not None:
+            raise SettingsError(f"The stain method '{stain_method}' needs a stain to bring the colors to. Give one, for instance a profile.")
+        return slide
+    from napari_histoseg.methods.stain.resolve import stained
+
+    return stained(slide, stain, stain_method)
 
 
 def run(
@@ -76,7 +113,7 @@ def iter_run(
 ) -> Generator[RunEvent, None, None]:
     """The run as an iterator of events; closing it cancels. Parameters as :func:`run`."""
     model = methods.get(method).spec.settings.parse(settings)
-    opened = slide if isinstance(slide, Slide) else open_slide(slide)
+    opened = slide if isinstance(slide, Slide) else open_as_scanned(slide)
     from napari_histoseg.predict.run import iter_run as engine
 
     return engine(
@@ -92,7 +129,15 @@ def iter_run(
 
 
 def train(
-    method: str, dataset: str | Path, /, *, out: str | Path, resume: bool = False, **settings: Any
+    method: str,
+    dataset: str | Path,
+    /,
+    *,
+    out: str | Path,
+    resume: bool = False,
+    stain: Any = None,
+    stain_method: str | None = None,
+    **settings: Any,
 ) -> Path:
     """Train a method on a patch dataset and return the weights file.
 
@@ -105,19 +150,29 @@ def train(
         The ``.safetensors`` file to write; the learning curve goes beside it.
     resume : bool
         Go on from the checkpoint beside ``out``.
+    stain, stain_method : optional
+        Read the pictures in these colors, as for :func:`open_slide`; each slide, or group of pictures, is measured once.
     **settings
         Fields of the method's training settings, ``methods.get(method).spec.training``.
     """
     from napari_histoseg.train.loop import Trained
 
-    for event in iter_train(method, dataset, out=out, resume=resume, **settings):
+    for event in iter_train(method, dataset, out=out, resume=resume, stain=stain, stain_method=stain_method, **settings):
         if isinstance(event, Trained):
             return event.weights
     raise RunError("The training ended without weights.")
 
 
 def iter_train(
-    method: str, dataset: str | Path, /, *, out: str | Path, resume: bool = False, **settings: Any
+    method: str,
+    dataset: str | Path,
+    /,
+    *,
+    out: str | Path,
+    resume: bool = False,
+    stain: Any = None,
+    stain_method: str | None = None,
+    **settings: Any,
 ) -> Generator[TrainEvent, None, None]:
     """The training as an iterator of events; closing it stops. Parameters as :func:`train`."""
     chosen = methods.get(method)
@@ -131,7 +186,19 @@ def iter_train(
         raise DatasetError(f"The folder {target.parent} for the weights does not exist. Make it first, or choose another.")
     from napari_histoseg.train.loop import fit
 
-    return fit(chosen.train_task(Path(dataset), model), target, resume=resume)
+    return fit(chosen.train_task(_looked_at(Path(dataset), stain, stain_method), model), target, resume=resume)
+
+
+def _looked_at(dataset: Path, stain: Any, method: str | None) -> PatchDataset:
+    """The dataset, its pictures in the colors of ``stain``."""
+    from napari_histoseg.annotations.dataset import read_dataset
+
+    read = read_dataset(dataset)
+    if stain is None:
+        return read
+    from napari_histoseg.methods.stain.pictures import PictureStain
+
+    return read.model_copy(update={"look": PictureStain(stain, method)})
 
 
 def list_weights() -> list[dict[str, Any]]:

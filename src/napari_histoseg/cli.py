@@ -167,6 +167,8 @@ def list_methods(name: str | None, as_json: bool) -> None:
 @click.option("--region", type=int, nargs=4, metavar="X Y W H", help="A rectangle in level-0 pixels.")
 @click.option("--regions", type=ANY_PATH, help="GeoJSON file with areas in level-0 pixels, as QuPath writes it.")
 @click.option("--mpp", type=float, help="µm per level-0 pixel, when the slide does not say or is wrong.")
+@click.option("--stain", help="Read the slide in these colors: a built-in profile, a profile's file, a picture, a slide, or a trained style.")
+@click.option("--stain-method", help="macenko (default), vahadane, reinhard or neural.")
 @click.option("--weights", help="A .safetensors file, or a name from 'histoseg weights list'.")
 @set_option
 @device_option
@@ -183,6 +185,8 @@ def run(
     region: Any,
     regions: Path | None,
     mpp: float | None,
+    stain: str | None,
+    stain_method: str | None,
     weights: str | None,
     pairs: tuple[str, ...],
     device: str | None,
@@ -202,7 +206,7 @@ def run(
     file = None if weights is None else weights_file(weights)
     from napari_histoseg.summary import summarize
 
-    with hs.open_slide(slide, mpp=mpp) as opened:
+    with hs.open_slide(slide, mpp=mpp, stain=stain, stain_method=stain_method) as opened:
         try:
             with closing(Progress()) as progress:
                 events = hs.iter_run(method, opened, out=out, region=area, weights=file, **how, **settings)
@@ -231,6 +235,8 @@ def _one_line(found: dict[str, Any]) -> str:
 @click.argument("dataset", type=ANY_PATH)
 @click.option("--out", type=ANY_PATH, required=True, help="The .safetensors file to write.")
 @set_option
+@click.option("--stain", help="Read the pictures in these colors, as for 'histoseg run'.")
+@click.option("--stain-method", help="macenko (default), vahadane, reinhard or neural.")
 @click.option("--seed", type=int, help="Seed of everything random.")
 @device_option
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint beside --out.")
@@ -244,6 +250,8 @@ def train(
     out: Path,
     pairs: tuple[str, ...],
     resume: bool,
+    stain: str | None,
+    stain_method: str | None,
     as_json: bool,
     **more: Any,
 ) -> None:
@@ -257,7 +265,7 @@ def train(
 
     try:
         with closing(Progress()) as progress:
-            events = hs.iter_train(method, dataset, out=out, resume=resume, **settings)
+            events = hs.iter_train(method, dataset, out=out, resume=resume, stain=stain, stain_method=stain_method, **settings)
             trained = watch_training(events, progress)
     except KeyboardInterrupt:
         raise click.Abort(how_to_resume(given, out.with_suffix(".checkpoint.pt"))) from None

@@ -1,0 +1,59 @@
+"""Stain normalization: a slide's colors brought to a reference, lazily."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_histoseg.methods.base import MethodSpec
+from napari_histoseg.methods.stain.config import StainSettings, StainTraining
+from napari_histoseg.slide import Slide
+
+if TYPE_CHECKING:
+    import torch
+
+    from napari_histoseg.annotations.dataset import PatchDataset
+    from napari_histoseg.methods.base import Model
+    from napari_histoseg.methods.settings import RunSettings, TrainSettings
+    from napari_histoseg.train.task import TrainTask
+
+SPEC = MethodSpec(
+    name="stain",
+    title="Stain",
+    summary="Brings the colors of a slide to a reference: Macenko, Vahadane, Reinhard, or a learned style.",
+    outputs=("image",),
+    settings=StainSettings,
+    training=StainTraining,
+)
+
+
+class StainMethod:
+    """Stain normalization. Colors change where the slide is read; the run only writes them down."""
+
+    spec = SPEC
+
+    def prepare(self, slide: Slide, settings: RunSettings, weights: Path | None) -> Slide:
+        """The slide, read through the normalizer that the settings name; measured once, over the whole slide."""
+        from napari_histoseg.methods.stain.resolve import normalizer_for
+
+        assert isinstance(settings, StainSettings)
+        normalizer = normalizer_for(slide, settings.target, settings.method, weights=weights, seed=settings.seed, device=settings.device)
+        return slide.with_stain(normalizer)
+
+    def load(
+        self, settings: RunSettings, weights: Path | None, device: torch.device, precision: torch.dtype
+    ) -> Model:
+        """What keeps the pixels that it is given."""
+        from napari_histoseg.methods.stain.predictor import StainModel
+
+        return StainModel()
+
+    def train_task(self, dataset: Path | PatchDataset, settings: TrainSettings) -> TrainTask:
+        """Training a style on the pictures of a patch dataset."""
+        from napari_histoseg.methods.stain.train import task_from_dataset
+
+        assert isinstance(settings, StainTraining)
+        return task_from_dataset(dataset, settings)
+
+
+METHOD = StainMethod()

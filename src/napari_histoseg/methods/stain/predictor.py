@@ -1,0 +1,39 @@
+"""Writing a normalized slide down: the engine reads it, this keeps what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from napari_histoseg.methods.base import TileFrame, TileOutput
+
+
+class StainModel:
+    """No network of its own: a neural style runs where the slide is read, so that every method can read through it."""
+
+    mpp: float | None = None
+    halo_px = 0
+    stride_px = 1
+    samples = 0
+    weights: dict[str, Any] | None = None
+    classes: list[dict[str, Any]] = []
+
+    def fit(self, samples: Sequence[NDArray[np.uint8]]) -> None:
+        """Nothing: the slide was measured before."""
+
+    def forward(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Nothing to compute: (n, 0, h, w)."""
+        return np.empty((len(images), 0, *images.shape[1:3]), np.float32)
+
+    def decode(self, raw: NDArray[np.float32], image: NDArray[np.uint8], frame: TileFrame) -> TileOutput:
+        """The tile's pixels."""
+        keep = frame.tile.keep
+        return TileOutput(image=(keep, image[keep.relative_to(frame.tile.read).slices]))
+
+    def finish(self, objects: pd.DataFrame) -> pd.DataFrame:
+        """No objects, no columns."""
+        return pd.DataFrame(index=objects.index)
