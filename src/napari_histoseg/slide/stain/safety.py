@@ -13,7 +13,7 @@ TISSUE_LEAST = 2000
 #: Stain vectors closer than this cannot be told apart.
 ANGLE_LEAST_DEG = 6.0
 #: A vector further than this from what is usually found for hematoxylin or eosin is another stain.
-ANGLE_MOST_DEG = 30.0
+ANGLE_MOST_DEG = 25.0
 #: 99th percentiles of concentration outside of this are no H&E; below WEAK it is hardly stained.
 WEAK, STRONG = 0.12, 4.0
 #: The least and the largest factor on a concentration, and on the spread of a color, so that weak stain does not explode.
