@@ -25,7 +25,7 @@ from napari_histoseg.gui.nuclei import NucleiDock
 from napari_histoseg.gui.shown import show_layers
 from napari_histoseg.gui.slides import slide_of
 from napari_histoseg.gui.stain import StainDock
-from napari_histoseg.gui.stainfit import target_name
+from napari_histoseg.gui.stainfit import normalizer_of, target_name
 from napari_histoseg.gui.stainlate import Colorist
 from napari_histoseg.gui.stainlayers import normalized_layer
 from napari_histoseg.results import open_result
@@ -442,6 +442,28 @@ def test_the_slide_is_written_and_opens_again_as_a_picture(stains: StainDock, qt
     np.testing.assert_allclose(layer.translate, stains.viewer.layers[0].translate)
     stored = slide_of(layer)
     assert isinstance(stored, Slide) and stored.mpp == slide.mpp and (stored.width, stored.height) == (slide.width, slide.height)
+
+
+def test_writing_stops_and_goes_on_to_the_same_picture(dock: NucleiDock, stains: StainDock, qtbot: Any, scene: Any) -> None:
+    slide = open_slide(np.tile(scene[0], (3, 3, 1)), mpp=0.5)
+    show_layers(stains.viewer, [slide_layer(slide)])
+    gated: Any = dock.engine
+    stains.engine = gated
+    gated.hold(3)
+    stains.write_button.click()
+    assert stains.cancel_button.isEnabled() and not stains.write_button.isEnabled()
+    qtbot.waitUntil(lambda: "of 4 tiles" in stains.progress.words.text(), timeout=SECONDS)
+    stains.cancel_button.click()
+    gated.permits.release(10**6)
+    qtbot.waitUntil(lambda: not stains.writer.running, timeout=SECONDS)
+    assert "Cancelled" in stains.progress.words.text()
+    write(stains, qtbot)
+    assert gated.calls[1]["resume"] and gated.calls[1]["out"] == gated.calls[0]["out"]
+    result = stains.writer.result
+    assert result is not None and result.finished
+    profile = stains.choice.value
+    assert profile is not None
+    np.testing.assert_array_equal(np.asarray(result.image), normalizer_of(slide, *profile).apply(slide.read(0, slide.bounds)))
 
 
 def test_what_was_written_is_exported_as_ome_tiff(stains: StainDock, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
