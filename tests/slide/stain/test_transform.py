@@ -16,7 +16,15 @@ from PIL import Image
 
 from napari_histoseg._testing import he_image
 from napari_histoseg.errors import SettingsError
-from napari_histoseg.slide.stain import METHODS, StainMethod, StainNormalizer, StainProfile, load_profile, measure, table
+from napari_histoseg.slide.stain import (
+    METHODS,
+    StainMethod,
+    StainNormalizer,
+    StainProfile,
+    load_profile,
+    measure,
+    table,
+)
 from napari_histoseg.slide.stain.density import to_density
 
 UInt8 = npt.NDArray[np.uint8]
@@ -82,10 +90,14 @@ def test_tile_by_tile_equals_whole(
 
 
 @every_method
-def test_every_color_is_looked_up_as_it_is_computed(own: StainProfile, colon: StainProfile, method: StainMethod) -> None:
+def test_what_was_seen_before_does_not_matter(own: StainProfile, colon: StainProfile, method: StainMethod) -> None:
     normalizer = StainNormalizer(own, colon, method)
     colors = np.random.default_rng(0).integers(0, 256, (5000, 3)).astype(np.uint8)
-    np.testing.assert_array_equal(normalizer.apply(colors), normalizer._recolor(colors))
+    table.clear()
+    fresh = normalizer.apply(colors)
+    np.testing.assert_array_equal(normalizer.apply(colors[::-1])[::-1], fresh)
+    table.clear()
+    np.testing.assert_array_equal(normalizer.apply(colors[::-1])[::-1], fresh)
 
 
 def test_macenko_is_the_linear_map_of_density_that_the_paper_says(own: StainProfile, colon: StainProfile) -> None:
@@ -279,44 +291,26 @@ def test_the_description_is_json_and_holds_the_reason(own: StainProfile, colon: 
     assert StainProfile.model_validate(record["target"]) == colon
 
 
-def test_many_threads_build_one_table(image: UInt8, own: StainProfile, colon: StainProfile, monkeypatch: pytest.MonkeyPatch) -> None:
-    built: list[int] = []
-    real = table.build
-
-    def counted(recolor: table.Recolor) -> table.UInt32:
-        built.append(1)
-        return real(recolor)
-
+def test_many_threads_share_one_table(image: UInt8, own: StainProfile, colon: StainProfile) -> None:
+    wanted = StainNormalizer(own, colon).apply(image)
     table.clear()
-    monkeypatch.setattr(table, "build", counted)
     results: list[UInt8] = []
-    threads = [threading.Thread(target=lambda: results.append(StainNormalizer(own, colon).apply(image[:64]))) for _ in range(6)]
+    threads = [threading.Thread(target=lambda: results.append(StainNormalizer(own, colon).apply(image))) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(built) == 1 and len(results) == 6
-    assert all((result == results[0]).all() for result in results)
+    assert len(table._tables) == 1 and len(results) == 6
+    assert all((result == wanted).all() for result in results)
 
 
-def test_only_a_few_tables_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "build", lambda recolor: np.zeros(1, np.uint32))
+def test_only_a_few_tables_are_kept() -> None:
     table.clear()
-    kept = [table.table_for(f"key {i}", lambda flat: flat) for i in range(10)]
-    assert len(kept) == 10 and len(table._tables) == table.KEPT
-    assert not table._building
-    table.clear()
-
-
-def test_a_failed_build_can_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(recolor: table.Recolor) -> table.UInt32:
-        raise MemoryError("no room")
-
-    table.clear()
-    with monkeypatch.context() as patch:
-        patch.setattr(table, "build", fails)
-        with pytest.raises(MemoryError):
-            table.table_for("key", lambda flat: flat)
-    monkeypatch.setattr(table, "build", lambda recolor: np.zeros(1, np.uint32))
-    assert table.table_for("key", lambda flat: flat).size == 1
+    first = table.table_for("key 0")
+    for i in range(1, table.KEPT):
+        table.table_for(f"key {i}")
+    assert table.table_for("key 0") is first
+    table.table_for("one more")
+    assert len(table._tables) == table.KEPT
+    assert table.table_for("key 0") is first
     table.clear()

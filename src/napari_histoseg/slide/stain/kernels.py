@@ -94,7 +94,24 @@ def _blend(old: np.uint8, new: Real, effect: Real) -> np.uint8:
 
 
 @kernel
-def recolor_density(pixels: UInt8, density: Float32, fan: Float32, factors: Float32, out: UInt8) -> None:
+def _pack(r: np.uint8, g: np.uint8, b: np.uint8) -> np.uint32:
+    """One integer for a color; never 0, which in a table says that nothing is known yet."""
+    return np.uint32(0xFF000000) | np.uint32(r) | (np.uint32(g) << 8) | (np.uint32(b) << 16)
+
+
+@kernel
+def _by_density(r: np.uint8, g: np.uint8, b: np.uint8, density: Float32, fan: Float32, factors: Float32) -> np.uint32:
+    effect = _effect(density[0, r], density[1, g], density[2, b], fan)
+    if effect <= 0:
+        return _pack(r, g, b)
+    red = factors[0, 0, r] * factors[0, 1, g] * factors[0, 2, b]
+    green = factors[1, 0, r] * factors[1, 1, g] * factors[1, 2, b]
+    blue = factors[2, 0, r] * factors[2, 1, g] * factors[2, 2, b]
+    return _pack(_blend(r, red, effect), _blend(g, green, effect), _blend(b, blue, effect))
+
+
+@kernel
+def recolor_density(pixels: UInt8, density: Float32, fan: Float32, factors: Float32, table: UInt32, out: UInt8) -> None:
     """A linear map of optical density, which is a product of factors of intensity.
 
     Parameters
@@ -106,16 +123,23 @@ def recolor_density(pixels: UInt8, density: Float32, fan: Float32, factors: Floa
         What counts as stained tissue.
     factors : float32 (3, 3, 256)
         ``factors[j, i, v]``: what value ``v`` in channel ``i`` contributes to channel ``j``.
+    table : uint32 (256**3,) or (0,)
+        The new color of each color met before; others are computed and noted. Threads may share it: they note the
+        same. Nothing is noted in an empty table.
     """
     for i in range(pixels.shape[0]):
         r, g, b = pixels[i, 0], pixels[i, 1], pixels[i, 2]
-        effect = _effect(density[0, r], density[1, g], density[2, b], fan)
-        if effect <= 0:
-            out[i, 0], out[i, 1], out[i, 2] = r, g, b
-            continue
-        for j in range(3):
-            new = factors[j, 0, r] * factors[j, 1, g] * factors[j, 2, b]
-            out[i, j] = _blend(pixels[i, j], new, effect)
+        if table.size == 0:
+            color = _by_density(r, g, b, density, fan, factors)
+        else:
+            place = (np.uint32(r) << 16) | (np.uint32(g) << 8) | np.uint32(b)
+            color = table[place]
+            if color == 0:
+                color = _by_density(r, g, b, density, fan, factors)
+                table[place] = color
+        out[i, 0] = color & 255
+        out[i, 1] = (color >> 8) & 255
+        out[i, 2] = (color >> 16) & 255
 
 
 @kernel
@@ -135,16 +159,45 @@ def _unroot(f: Real) -> Real:
 
 
 @kernel
+def _encode(x: Real, y: Real, z: Real, back: Float32, gamma: Float32) -> Real:
+    """One channel of sRGB, 0 to 255, from XYZ; ``back`` is its row of the matrix."""
+    steps = gamma.shape[0] - 257
+    linear = min(max(back[0] * x + back[1] * y + back[2] * z, np.float32(0)), np.float32(1)) * np.float32(steps)
+    k = min(int(linear), steps - 1)
+    return np.float32(gamma[256 + k] + (gamma[257 + k] - gamma[256 + k]) * (linear - np.float32(k)))
+
+
+@kernel
+def _by_lab(
+    r: np.uint8, g: np.uint8, b: np.uint8, density: Float32, fan: Float32, scale: Float32, matrices: Float32, gamma: Float32
+) -> np.uint32:
+    effect = _effect(density[0, r], density[1, g], density[2, b], fan)
+    if effect <= 0:
+        return _pack(r, g, b)
+    to, back = matrices[0], matrices[1]
+    u, v, w = gamma[r], gamma[g], gamma[b]
+    x = _root(to[0, 0] * u + to[0, 1] * v + to[0, 2] * w)
+    y = _root(to[1, 0] * u + to[1, 1] * v + to[1, 2] * w)
+    z = _root(to[2, 0] * u + to[2, 1] * v + to[2, 2] * w)
+    lightness = (np.float32(116) * y - np.float32(16)) * scale[0, 0] + scale[1, 0]
+    redness = np.float32(500) * (x - y) * scale[0, 1] + scale[1, 1]
+    yellowness = np.float32(200) * (y - z) * scale[0, 2] + scale[1, 2]
+    f = (lightness + np.float32(16)) / np.float32(116)
+    x, y, z = _unroot(f + redness / np.float32(500)), _unroot(f), _unroot(f - yellowness / np.float32(200))
+    red, green, blue = _encode(x, y, z, back[0], gamma), _encode(x, y, z, back[1], gamma), _encode(x, y, z, back[2], gamma)
+    return _pack(_blend(r, red, effect), _blend(g, green, effect), _blend(b, blue, effect))
+
+
+@kernel
 def recolor_lab(
-    pixels: UInt8, density: Float32, fan: Float32, scale: Float32, matrices: Float32, gamma: Float32, out: UInt8
+    pixels: UInt8, density: Float32, fan: Float32, scale: Float32, matrices: Float32, gamma: Float32, table: UInt32, out: UInt8
 ) -> None:
     """A scaling and shift of CIE L*a*b*.
 
     Parameters
     ----------
-    pixels, out : uint8 (n, 3)
-    density, fan : float32
-        As for :func:`recolor_density`.
+    pixels, density, fan, table, out
+        As for :func:`recolor_density`; the table is not empty.
     scale : float32 (2, 3)
         Factor and offset of L*, a* and b*.
     matrices : float32 (2, 3, 3)
@@ -152,43 +205,13 @@ def recolor_lab(
     gamma : float32 (k,)
         ``gamma[:256]``: linear value of each 8-bit value; the rest: 8-bit value of evenly spaced linear values.
     """
-    to, back = matrices[0], matrices[1]
-    steps = gamma.shape[0] - 257
     for i in range(pixels.shape[0]):
         r, g, b = pixels[i, 0], pixels[i, 1], pixels[i, 2]
-        effect = _effect(density[0, r], density[1, g], density[2, b], fan)
-        if effect <= 0:
-            out[i, 0], out[i, 1], out[i, 2] = r, g, b
-            continue
-        u, v, w = gamma[r], gamma[g], gamma[b]
-        x = _root(to[0, 0] * u + to[0, 1] * v + to[0, 2] * w)
-        y = _root(to[1, 0] * u + to[1, 1] * v + to[1, 2] * w)
-        z = _root(to[2, 0] * u + to[2, 1] * v + to[2, 2] * w)
-        lightness = (np.float32(116) * y - np.float32(16)) * scale[0, 0] + scale[1, 0]
-        red = np.float32(500) * (x - y) * scale[0, 1] + scale[1, 1]
-        yellow = np.float32(200) * (y - z) * scale[0, 2] + scale[1, 2]
-        y = (lightness + np.float32(16)) / np.float32(116)
-        x, z = _unroot(y + red / np.float32(500)), _unroot(y - yellow / np.float32(200))
-        y = _unroot(y)
-        for j in range(3):
-            linear = min(max(back[j, 0] * x + back[j, 1] * y + back[j, 2] * z, np.float32(0)), np.float32(1)) * steps
-            k = min(int(linear), steps - 1)
-            new = gamma[256 + k] + (gamma[257 + k] - gamma[256 + k]) * (linear - np.float32(k))
-            out[i, j] = _blend(pixels[i, j], new, effect)
-
-
-@kernel
-def pack(colors: UInt8, out: UInt32) -> None:
-    """Colors ``(n, 3)`` to one integer each."""
-    for i in range(colors.shape[0]):
-        out[i] = np.uint32(colors[i, 0]) | (np.uint32(colors[i, 1]) << 8) | (np.uint32(colors[i, 2]) << 16)
-
-
-@kernel
-def look_up(pixels: UInt8, table: UInt32, out: UInt8) -> None:
-    """Each color ``(n, 3)`` replaced by that of a table of all 256³ colors."""
-    for i in range(pixels.shape[0]):
-        color = table[(np.uint32(pixels[i, 0]) << 16) | (np.uint32(pixels[i, 1]) << 8) | np.uint32(pixels[i, 2])]
+        place = (np.uint32(r) << 16) | (np.uint32(g) << 8) | np.uint32(b)
+        color = table[place]
+        if color == 0:
+            color = _by_lab(r, g, b, density, fan, scale, matrices, gamma)
+            table[place] = color
         out[i, 0] = color & 255
         out[i, 1] = (color >> 8) & 255
         out[i, 2] = (color >> 16) & 255

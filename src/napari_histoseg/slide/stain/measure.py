@@ -17,7 +17,7 @@ from napari_histoseg.slide.tissue import find_ink, optical_density
 
 UInt8 = npt.NDArray[np.uint8]
 #: Longer side of the picture in which ink is looked for.
-INK_SEEN_PX = 384
+INK_SEEN_PX = 256
 
 
 def measure(image: UInt8 | Sequence[UInt8], *, name: str = "") -> StainProfile:

@@ -89,5 +89,5 @@ def jitter(
     factors = factors_of(density, mix, beta @ matrix[:2], np.asarray(white))
     flat = np.ascontiguousarray(given).reshape(-1, 3)
     out = np.empty_like(flat)
-    kernels.recolor_density(flat, density.astype(np.float32), fan_of(None), factors, out)
+    kernels.recolor_density(flat, density.astype(np.float32), fan_of(None), factors, np.empty(0, np.uint32), out)
     return out.reshape(given.shape)

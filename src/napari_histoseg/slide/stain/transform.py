@@ -87,27 +87,17 @@ class StainNormalizer:
 
         flat = np.ascontiguousarray(given).reshape(-1, 3)
         out = np.empty_like(flat)
-        kernels.look_up(flat, table_for(self._key, self._recolor), out)
+        density, fan = self._effect
+        table = table_for(self._key)
+        if self.method == "reinhard":
+            kernels.recolor_lab(flat, density, fan, *self._lab_map, table, out)
+        else:
+            kernels.recolor_density(flat, density, fan, self._factors, table, out)
         return out.reshape(given.shape)
 
     def apply_once(self, pixels: npt.ArrayLike) -> UInt8:
-        """The same as :meth:`apply`, without the table of all colors, which takes a second to build: for a small picture, once."""
-        given = check_pixels(pixels)
-        if self.method is None:
-            return given.copy()
-        return self._recolor(np.ascontiguousarray(given).reshape(-1, 3)).reshape(given.shape)
-
-    def _recolor(self, flat: UInt8) -> UInt8:
-        """The map itself, computed for each of ``(n, 3)`` colors."""
-        from napari_histoseg.slide.stain import kernels
-
-        out = np.empty_like(flat)
-        density, fan = self._effect
-        if self.method == "reinhard":
-            kernels.recolor_lab(flat, density, fan, *self._lab_map, out)
-        else:
-            kernels.recolor_density(flat, density, fan, self._factors, out)
-        return out
+        """The same as :meth:`apply`: colors are computed when they are first met, so nothing is prepared that one use would not pay."""
+        return self.apply(pixels)
 
     @functools.cached_property
     def _effect(self) -> tuple[Float32, Float32]:
