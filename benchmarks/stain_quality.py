@@ -85,12 +85,12 @@ def picture(image: Image, labels: Image | None = None, mpp: float = MPP) -> Pict
 def nuclei_set(folder: Path, held_names: Sequence[str], names: Sequence[str]) -> Set:
     """Pictures with labels; the references in quarters, each with a class."""
     made = Set()
-    for name in names:
+    for name in (n for n in names if n not in INK):
         labels = skimage.io.imread(folder / "labels" / name).astype(np.int32)
         whole = picture(skimage.io.imread(folder / "images" / name), labels)
         if name in held_names:
             made.held.append(whole)
-        elif name not in INK:
+        else:
             types = folder / "types" / name
             made.reference += quarters(whole, skimage.io.imread(types) if types.exists() else None)
     if not (folder / "types").exists():
