@@ -193,3 +193,15 @@ def test_a_pen_does_not_change_what_is_measured(data_dir: Path) -> None:
     assert isinstance(dirty, StainProfile)
     assert off(dirty.macenko.vectors, clean.macenko.vectors) < 5
     assert dirty.lab_mean == pytest.approx(clean.lab_mean, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("glass", "border", "white"),
+    [((243, 241, 244), 0, (243, 241, 244)), ((243, 241, 244), 40, (243, 241, 244)), ((255, 255, 255), 40, (255, 255, 255))],
+    ids=["glass", "glass in a white frame", "white glass"],
+)
+def test_the_white_point_is_that_of_the_glass(glass: tuple[int, int, int], border: int, white: tuple[int, int, int]) -> None:
+    image = he_image(300, 300, seed=4)
+    image[:80] = np.clip(np.random.default_rng(0).normal(glass, 1, (80, 300, 3)).round(), 0, 255 if max(glass) == 255 else 250)
+    framed = np.pad(image, ((border, border), (border, border), (0, 0)), constant_values=255)
+    assert measure(framed).white == pytest.approx(white, abs=1.5)

@@ -12,6 +12,8 @@ White = tuple[float, float, float]
 
 #: Glass is at least this bright, and its channels differ by at most this much.
 BRIGHT, UNSATURATED = 190.0, 24.0
+#: The same where there is pure white, which may itself be the glass; and how much of other glass there must be beside it.
+PALEST, OTHER_PART = 12.0, 0.3
 #: Part of the pixels that must be glass for it to be measured.
 GLASS_PART = 0.002
 #: Where no glass is seen, the brightest tissue stands in for it, but not below this.
@@ -27,10 +29,14 @@ def find_white(colors: Colors) -> White:
     or a program filled) counts only where there is no other glass. Without glass it is the 99.5th percentile of each
     channel, at least 235.
     """
-    gray = (colors.values.min(1) > BRIGHT) & (np.ptp(colors.values, axis=1) < UNSATURATED)
-    filled = gray & (colors.values.min(1) > 254.5)
-    for glass in (colors.where(gray & ~filled), colors.where(gray)):
-        if glass.total >= max(GLASS_PART * colors.total, 50):
+    spread = np.ptp(colors.values, axis=1)
+    gray = (colors.values.min(1) > BRIGHT) & (spread < UNSATURATED)
+    filled = colors.where(colors.values.min(1) > 254.5)
+    other = colors.where(gray & (colors.values.min(1) <= 254.5) & (spread < (PALEST if filled.total else UNSATURATED)))
+    # Beside pure white, a few pale pixels are tissue that is thin, not the glass.
+    enough = max(GLASS_PART * colors.total, 50), OTHER_PART * filled.total
+    for glass, least in ((other, max(enough)), (filled, enough[0])):
+        if glass.total >= least:
             level = glass.values.mean(1)
             top = glass.where(level >= percentile(level, glass.counts, 90) - 8)
             return _triple([percentile(channel, top.counts, 50) for channel in top.values.T])
