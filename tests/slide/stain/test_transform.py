@@ -149,7 +149,7 @@ def test_ink_and_gray_stay(ink: tuple[int, int, int], own: StainProfile, colon: 
 
 @every_method
 @pytest.mark.parametrize(
-    "file", ["almost-white-1", "almost-white-2", "high-nuclei-score-level2", "low-nuclei-score-level1", "wsi-blue-pen", "no-tissue"]
+    "file", ["almost-white-1", "almost-white-2", "high-nuclei-score-level2", "low-nuclei-score-level0", "low-nuclei-score-level1", "wsi-blue-pen", "no-tissue"]
 )
 def test_real_glass_changes_by_less_than_a_gray_level(file: str, data_dir: Path, colon: StainProfile, method: StainMethod) -> None:
     from scipy import ndimage

@@ -15,7 +15,9 @@ from napari_histoseg.slide.stain.density import stain_matrix
 Float32 = npt.NDArray[np.float32]
 
 #: Length of the density (base 10) up to which a color is glass, and from which it is tissue.
-GLASS_ENDS, TISSUE_BEGINS = 0.03, 0.09
+GLASS = 0.03, 0.09
+#: The same for a map that shifts colors, and so moves pale ones as far as strong ones.
+GLASS_SHIFTED = 0.045, 0.13
 #: Angle beside the fan (in the plane of the stains) and above it up to which a color is fully stained; twice as
 #: far (in tangents) it is something else.
 BESIDE_DEG, ABOVE_DEG = 8.0, 13.0
@@ -25,13 +27,15 @@ GRAY, HUED = 0.10, 0.25
 NOISE = 0.012
 
 
-def fan_of(vectors: npt.ArrayLike | None) -> Float32:
+def fan_of(vectors: npt.ArrayLike | None, glass: tuple[float, float] = GLASS) -> Float32:
     """What the kernels need to know of the accepted colors, as rows.
 
     Parameters
     ----------
     vectors : two triples, optional
         Hematoxylin and eosin; without them every hue is accepted but those of pens.
+    glass : (float, float)
+        Where glass ends and tissue begins.
 
     Returns
     -------
@@ -41,7 +45,7 @@ def fan_of(vectors: npt.ArrayLike | None) -> Float32:
         of tissue; begin of hues.
     """
     fan = np.zeros((6, 3), np.float32)
-    fan[4, 2], fan[5] = GRAY, (GLASS_ENDS, TISSUE_BEGINS, HUED)
+    fan[4, 2], fan[5] = GRAY, (*glass, HUED)
     if vectors is None:
         return fan
     hematoxylin, eosin, normal = stain_matrix(vectors)

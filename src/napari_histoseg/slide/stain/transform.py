@@ -18,7 +18,7 @@ from napari_histoseg.slide.stain.density import (
     stain_matrix,
     to_linear,
 )
-from napari_histoseg.slide.stain.effect import fan_of
+from napari_histoseg.slide.stain.effect import GLASS, GLASS_SHIFTED, fan_of
 from napari_histoseg.slide.stain.histogram import check_pixels
 from napari_histoseg.slide.stain.profile import METHODS, StainMethod, StainProfile
 from napari_histoseg.slide.stain.safety import GAIN, SPREAD, choose
@@ -104,7 +104,8 @@ class StainNormalizer:
         stains = self.source.vahadane if self.method == "vahadane" else self.source.macenko
         # Reinhard knows no stain vectors, and stands in where they were not to be trusted.
         vectors = None if self.method == "reinhard" and self.quality.light != "good" else stains.vectors
-        return density_table(self.source.white).astype(np.float32), fan_of(vectors)
+        glass = GLASS_SHIFTED if self.method == "reinhard" else GLASS
+        return density_table(self.source.white).astype(np.float32), fan_of(vectors, glass)
 
     @functools.cached_property
     def _factors(self) -> Float32:
