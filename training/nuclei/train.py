@@ -2,6 +2,7 @@
 
     python training/nuclei/train.py compact --data DATA --out compact.safetensors
     python training/nuclei/train.py compact-more --data DATA --out more.safetensors --set start=compact.safetensors
+    python training/nuclei/train.py compact-last --data DATA --out last.safetensors --set start=more.safetensors
     python training/nuclei/train.py unet    --data DATA --out unet.safetensors
 
 DATA holds ``nuclei/consep``, ``nuclei/dsb2018`` and ``nuclei/tnbc``, each with ``images/`` and ``labels/`` (instance maps).
@@ -57,6 +58,7 @@ SETS: list[dict[str, Any]] = [
 RECIPES: dict[str, dict[str, Any]] = {
     "compact": {"steps": 5000, "batch": 8, "crop_px": 256, "learning_rate": 1e-3},
     "compact-more": {"steps": 1800, "batch": 8, "crop_px": 256, "learning_rate": 5e-4, "seed": 1, "validate_every": 600, "augmentation": 1.4},
+    "compact-last": {"steps": 6000, "batch": 8, "crop_px": 256, "learning_rate": 1e-3, "seed": 2, "validate_every": 1000, "augmentation": 1.4},
     "unet": {"steps": 1500, "batch": 8, "crop_px": 144, "learning_rate": 3e-4},
 }
 

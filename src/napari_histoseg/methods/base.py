@@ -38,11 +38,14 @@ class TileFrame:
         µm per working pixel.
     downsample : float
         Level-0 pixels per working pixel.
+    bounds : Box
+        The slide, working pixels: what the tile shows outside of it is mirrored.
     """
 
     tile: Tile
     mpp: float
     downsample: float
+    bounds: Box
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def _free_memory(device: torch.device) -> int:
 
 
 def _frame(work: Work, tile: Tile) -> TileFrame:
-    return TileFrame(tile, work.mpp, work.downsample)
+    return TileFrame(tile, work.mpp, work.downsample, work.bounds)
 
 
 def _side_by_side(work: Work, tiles: Iterator[Tile], say: Say) -> Generator[Done, None, None]:

@@ -91,6 +91,23 @@ def segment(
     return labels
 
 
+def on_slide(labels: NDArray[np.int32], frame: TileFrame, least_px: int) -> NDArray[np.int32]:
+    """Labels without what lies outside the slide.
+
+    There the picture is mirrored, and a nucleus that the edge cuts is one with its mirror image: only its own half counts, so
+    that it is measured as it is, and its center lies on the slide. Halves below ``least_px`` are dropped.
+    """
+    inside = frame.bounds.intersect(frame.tile.read)
+    if inside == frame.tile.read:
+        return labels
+    where = inside.relative_to(frame.tile.read).slices
+    part = labels[where]
+    large = np.bincount(part.ravel(), minlength=int(labels.max(initial=0)) + 1) >= max(least_px, 1)
+    out = np.zeros_like(labels)
+    out[where] = np.where(large[part], part, 0)
+    return out
+
+
 def owned(decoded: Decoded, frame: TileFrame) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Only the objects whose centroid lies in the tile's ``keep`` box, numbered anew from 1; and their probabilities."""
     labels, count = decoded.labels, len(decoded.probability)
@@ -106,7 +123,7 @@ def owned(decoded: Decoded, frame: TileFrame) -> tuple[NDArray[np.int32], NDArra
 
 
 def _centroids(labels: NDArray[np.int32], count: int) -> NDArray[np.float64]:
-    """(n, 2) mean pixel centers (x, y) of ids 1 to n, from the runs of the labels: a few thousand instead of a million pixels."""
+    """(n, 2) mean pixel centers (x, y) of ids 1 to n (the corner for ids that are not there), from the runs of the labels: a few thousand instead of a million pixels."""
     _, starts, values = encode_runs(labels)
     inside = values > 0
     ids, first, length = values[inside] - 1, starts[:-1][inside], np.diff(starts)[inside]
@@ -158,7 +175,8 @@ class NucleiModel:
         """Labels, object table and probability map of one tile."""
         decoded, probability = self._find(raw, frame.mpp)
         keep, read = frame.tile.keep, frame.tile.read
-        labels, certainty = owned(decoded, frame)
+        least = round(self.settings.min_area_um2 / frame.mpp**2)
+        labels, certainty = owned(decoded._replace(labels=on_slide(decoded.labels, frame, least)), frame)
         where = keep.relative_to(read).slices
         chance = (probability[where] * 255 + 0.5).astype(np.uint8)
         objects = object_table(
