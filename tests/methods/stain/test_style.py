@@ -172,15 +172,16 @@ def test_another_target_is_reached_from_the_styles_own_colors(weights: Path, tis
     assert np.array_equal(style.apply(tissue), style.then.apply(plain.apply(tissue)))
 
 
-def test_a_target_needs_the_styles_own_profile(weights: Path, tissue: np.ndarray, tmp_path: Path) -> None:
+def test_a_style_without_a_profile_reaches_a_target_too(weights: Path, tissue: np.ndarray, tmp_path: Path) -> None:
     path = tmp_path / "bare.safetensors"
     card = read_card(weights).model_copy(update={"data": []})
     save_weights(path, build("compact", 16, 2), card)
-    target: StainProfile = measure(tissue, name="mine")
-    message = f"{path} holds no stain profile, so its colors cannot be brought to 'mine'. Leave the target out."
-    with pytest.raises(WeightsError) as caught:
-        style_for(open_slide(tissue, mpp=0.25), path, target=target, device="cpu")
-    assert str(caught.value) == message
+    target: StainProfile = measure(np.ascontiguousarray(tissue[..., [0, 2, 1]] // 8 * 7), name="mine")
+    style = style_for(open_slide(tissue, mpp=0.25), path, target=target, device="cpu")
+    assert style.then is not None and style.target == target
+    plain = style_for(open_slide(tissue, mpp=0.25), path, device="cpu")
+    far, near = (np.linalg.norm(np.subtract(measure(s.apply(tissue)).lab_mean, target.lab_mean)) for s in (plain, style))
+    assert near < far
 
 
 @pytest.mark.parametrize(

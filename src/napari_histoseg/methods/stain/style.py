@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from napari_histoseg.errors import RegionError, SettingsError, WeightsError
+from napari_histoseg.errors import RegionError, SettingsError
 from napari_histoseg.methods.stain.lab import Float, to_lab, to_rgb
 from napari_histoseg.methods.stain.network import AB_UNIT, HALO_PX, STRIDE_PX, StainNetwork, build
 from napari_histoseg.nn.inference import prepared
@@ -190,7 +190,7 @@ def style_for(
     weights : path, optional
         The style; the one that ships when not given.
     target : StainProfile, optional
-        Colors to go on to from the style's own.
+        Colors to go on to from the style's own, by Reinhard's method; L* is then no longer the slide's.
     seed : int
         Chooses the tissue.
     device : str
@@ -198,17 +198,16 @@ def style_for(
     Raises
     ------
     WeightsError
-        When the weights cannot be used, or ``target`` is given and the style was saved without its profile.
+        When the weights cannot be used.
     """
     normalizer = NeuralNormalizer(weights, device=device)
-    if target is not None:
-        own = style_profile(normalizer.card)
-        if own is None:
-            raise WeightsError(f"{normalizer.path} holds no stain profile, so its colors cannot be brought to '{target.name}'. Leave the target out.")
-        if own != target:
-            normalizer.then = StainNormalizer(own, target)
     scanned = slide.unstained
-    return normalizer.fit(list(tissue_samples(scanned, normalizer.card.mpp, seed)), measure_slide(scanned, seed=seed))
+    samples = list(tissue_samples(scanned, normalizer.card.mpp, seed))
+    normalizer.fit(samples, measure_slide(scanned, seed=seed))
+    if target is not None and target != style_profile(normalizer.card) and normalizer.method is not None:
+        # The slide in the style is measured itself: its lightness is its own, not that of the pictures the style was learned on.
+        normalizer.then = StainNormalizer(measure([normalizer.apply(sample) for sample in samples]), target, "reinhard")
+    return normalizer
 
 
 def tissue_samples(slide: Slide, mpp: float, seed: int, tissue: TissueMask | None = None) -> Iterator[NDArray[np.uint8]]:
