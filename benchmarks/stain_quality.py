@@ -40,7 +40,9 @@ MPP = 0.25
 FIELD_PX, TILE_PX = 512, 256
 CLASSICAL = ("reinhard", "macenko", "vahadane")
 NEURAL = {"neural, MSE": 0.0, "neural, MSE + class": 0.01}
-ROWS = ("as scanned", *CLASSICAL, *NEURAL)
+ONWARD = ", to the reference"
+"""The style, and from its colors on to those of the reference pictures; L* is then not the slide's."""
+ROWS = ("as scanned", *CLASSICAL, *NEURAL, *(name + ONWARD for name in NEURAL))
 PER_TILE = "macenko, fitted per tile"
 COLUMNS = ("correlation", "Hellinger", "Euclidean", "SSIM of H", "glass", "seam")
 NUCLEI = ("dice", "aji", "sensitivity")
@@ -186,10 +188,10 @@ def train_style(reference: Sequence[Picture], seed: int, weight: float, out: Pat
     return out
 
 
-def neural(path: Path) -> Look:
+def neural(path: Path, target: StainProfile | None) -> Look:
     from napari_histoseg.methods.stain.style import style_for
 
-    return functools.lru_cache(maxsize=64)(lambda slide: style_for(slide, path, device="cpu"))
+    return functools.lru_cache(maxsize=64)(lambda slide: style_for(slide, path, target=target, device="cpu"))
 
 
 def seen(slide: Slide, look: Look) -> Slide:
@@ -203,8 +205,10 @@ def looks(name: str, target: Set, target_name: str, folder: Path, args: argparse
         return [lambda slide: None]
     if name in METHODS:
         return [classical(measure([p.pixels for p in target.reference]), name)]
-    files = [folder / f"{target_name}-{'class' if NEURAL[name] else 'mse'}-{seed}.safetensors" for seed in range(args.seeds)]
-    return [neural(train_style(target.reference, seed, NEURAL[name], path, args)) for seed, path in enumerate(files)]
+    aim = measure([p.pixels for p in target.reference]) if name.endswith(ONWARD) else None
+    weight = NEURAL[name.removesuffix(ONWARD)]
+    files = [folder / f"{target_name}-{'class' if weight else 'mse'}-{seed}.safetensors" for seed in range(args.seeds)]
+    return [neural(train_style(target.reference, seed, weight, path, args), aim) for seed, path in enumerate(files)]
 
 
 def central(box: Box, side: int = FIELD_PX) -> Box:

@@ -23,6 +23,8 @@ from napari_histoseg.slide import Box, Slide, TissueMask, tissue_mask
 from napari_histoseg.slide.stain import Quality, StainNormalizer, StainProfile, measure, measure_slide
 from napari_histoseg.slide.stain.density import USUAL, density_table
 from napari_histoseg.slide.stain.effect import fan_of
+from napari_histoseg.slide.stain.histogram import count_colors
+from napari_histoseg.slide.stain.measure import measure_colors
 from napari_histoseg.slide.stain.safety import TISSUE_LEAST
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 WEIGHTS = Path(__file__).parent / "weights"
 SHIPPED = WEIGHTS / "colon.safetensors"
 """The style that ships: CoNSeP's, see ``training/stain``."""
-VERSION = 1
+VERSION = 2
 """Goes into the key: raised when the same weights give other pixels."""
 TILE_PX = 224
 """Side of the pictures that the global vector is taken of, as in training."""
@@ -125,7 +127,7 @@ class NeuralNormalizer:
         out = np.empty_like(pixels)
         for keep, read in _blocks(pixels.shape[0], pixels.shape[1]):
             out[keep.slices] = self._block(pixels[read.slices])[keep.relative_to(read).slices]
-        return out if self.then is None else self.then.apply(out)
+        return out if self.then is None else self._onward(pixels, out)
 
     def _block(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         network = self._network()
@@ -137,6 +139,16 @@ class NeuralNormalizer:
         for rows in (slice(y, y + STRIP_PX) for y in range(0, len(pixels), STRIP_PX)):
             part = stained_part(pixels[rows], self.source)[..., None]
             out[rows] = to_rgb(lightness[rows], ab[rows] + part * (new[rows] - ab[rows]))
+        return out
+
+    def _onward(self, scanned: NDArray[np.uint8], styled: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """On to the target's colors, as far as the scanned color is a stain: what is glass there stays glass."""
+        assert self.then is not None
+        out = np.empty_like(styled)
+        for rows in (slice(y, y + STRIP_PX) for y in range(0, len(styled), STRIP_PX)):
+            before = styled[rows].astype(np.float32)
+            part = stained_part(scanned[rows], self.source)[..., None]
+            out[rows] = np.rint(before + part * (self.then.apply(styled[rows]) - before))
         return out
 
     def _network(self) -> StainNetwork:
@@ -206,7 +218,9 @@ def style_for(
     normalizer.fit(samples, measure_slide(scanned, seed=seed))
     if target is not None and target != style_profile(normalizer.card) and normalizer.method is not None:
         # The slide in the style is measured itself: its lightness is its own, not that of the pictures the style was learned on.
-        normalizer.then = StainNormalizer(measure([normalizer.apply(sample) for sample in samples]), target, "reinhard")
+        styled = count_colors([normalizer.apply(sample) for sample in samples])
+        white = None if normalizer.source is None else normalizer.source.white
+        normalizer.then = StainNormalizer(measure_colors(styled, white=white), target, "reinhard")
     return normalizer
 
 
