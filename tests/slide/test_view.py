@@ -182,3 +182,13 @@ def test_a_thumbnail_has_the_wanted_size_and_no_rim(max_px: int) -> None:
     assert small.shape[1] == longer
     assert abs(small.shape[0] - longer * 600 / 1024) <= 0.5 or small.shape[0] == 1
     assert (small == 40).all()
+
+
+def test_a_new_pyramid_never_shows_the_chunks_of_one_that_is_gone() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (1200, 1000, 3), np.uint8)
+    slide = open_slide([pixels, np.ascontiguousarray(pixels[::2, ::2])], mpp=0.5)
+    levels = (pixels, pixels[::2, ::2])
+    for i in range(60):
+        arrays = slide.pyramid()
+        np.testing.assert_array_equal(np.asarray(arrays[i % 2][:256, :256]), levels[i % 2][:256, :256])
+        del arrays

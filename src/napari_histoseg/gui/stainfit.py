@@ -91,8 +91,7 @@ def look(slide: Slide, levels: Sequence[Any], box: Box, size: tuple[int, int], t
     """
     normalizer = normalizer_of(slide, target, method)
     before = fitted(read_view(levels, box, size), size)
-    # The table that makes a layer quick would take a second here, and push that of an applied layer out.
-    after = normalizer.apply_once(before) if isinstance(normalizer, StainNormalizer) else normalizer.apply(before)
+    after = normalizer.apply(before)
     wanted = target if isinstance(target, StainProfile) else getattr(normalizer, "target", None)
     return Look(before, after, normalizer, stain_of(slide), wanted)
 

@@ -54,11 +54,12 @@ class Recent:
     def __init__(self, limit: int = RECENT_BYTES) -> None:
         self._limit, self._size = limit, 0
         self._lock = threading.Lock()
-        self._chunks: OrderedDict[tuple[int, Box], NDArray[np.uint8]] = OrderedDict()
+        self._chunks: OrderedDict[tuple[Plane, Box], NDArray[np.uint8]] = OrderedDict()
 
     def get(self, plane: Plane, box: Box) -> NDArray[np.uint8]:
         """The pixels of a box of a plane, read if they are not there; not to be written to."""
-        key = (id(plane), box)
+        # The plane itself, not its id: that would be given anew once the plane is gone, and another level's chunk be shown.
+        key = (plane, box)
         with self._lock:
             if key in self._chunks:
                 self._chunks.move_to_end(key)

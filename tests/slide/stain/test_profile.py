@@ -13,7 +13,7 @@ from napari_histoseg.errors import SettingsError, StorageError
 from napari_histoseg.slide.stain import StainProfile, StainVectors, builtin_profiles, load_profile, save_profile
 from napari_histoseg.slide.stain.density import angle_deg
 
-REMEDY = "Give the JSON file of a saved profile, or one of these names: breast-tnbc, cmu-1, colon-consep."
+REMEDY = "Give the JSON file of a saved profile, or one of these names: colon-consep, breast-tnbc, cmu-1."
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from napari_histoseg.errors import SettingsError, StorageError
 
 VERSION = 1
+FIRST = "colon-consep"
+"""The built-in profile that is taken when no reference is named."""
 Triple = tuple[float, float, float]
 Gray = Annotated[float, Field(gt=0, le=255)]
 Sd = Annotated[float, Field(ge=0)]
@@ -95,11 +97,11 @@ def _builtin() -> dict[str, StainProfile]:
     folder = resources.files(__package__) / "profiles"
     texts = [file.read_text(encoding="utf-8") for file in folder.iterdir() if file.name.endswith(".json")]
     profiles = [StainProfile.model_validate_json(text) for text in texts]
-    return {profile.name: profile for profile in sorted(profiles, key=lambda profile: profile.name)}
+    return {profile.name: profile for profile in sorted(profiles, key=lambda profile: (profile.name != FIRST, profile.name))}
 
 
 def builtin_profiles() -> dict[str, StainProfile]:
-    """The profiles that come with the package, by name."""
+    """The profiles that come with the package, by name; the first is the reference when none is given."""
     return dict(_builtin())
 
 

@@ -95,10 +95,6 @@ class StainNormalizer:
             kernels.recolor_density(flat, density, fan, self._factors, table, out)
         return out.reshape(given.shape)
 
-    def apply_once(self, pixels: npt.ArrayLike) -> UInt8:
-        """The same as :meth:`apply`: colors are computed when they are first met, so nothing is prepared that one use would not pay."""
-        return self.apply(pixels)
-
     @functools.cached_property
     def _effect(self) -> tuple[Float32, Float32]:
         stains = self.source.vahadane if self.method == "vahadane" else self.source.macenko
