@@ -35,6 +35,12 @@ TABLES: dict[str, list[tuple[str, set[str]]]] = {
             {"napari-histoseg", "OpenSlide", "tifffile (zarr)"},
         )
     ],
+    "bench_stain.py": [
+        ("apply, measured before · ms a megapixel", {"copy", "macenko (table)", "separate into 3 stains"}),
+        ("apply to a tile of 512² · ms", {"macenko", "vahadane", "reinhard"}),
+        ("the first tile of 512² of a slide · ms", {"macenko", "vahadane", "reinhard"}),
+        ("end to end, 0.3 megapixels · ms a megapixel", {"numpy Macenko, measure and apply"}),
+    ],
     "stain_quality.py": [
         (
             "target · method · correlation · Hellinger · Euclidean · SSIM of H · glass · seam · pictures · fell back",
