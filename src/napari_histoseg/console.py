@@ -182,7 +182,8 @@ def watch_run(events: Iterator[RunEvent], progress: Progress) -> Finished:
                     where = f"{event.mpp:.3g} µm/px on {event.device} ({event.precision})"
                     progress.note(f"{event.total} tiles at {where}{before}")
                 case TileDone():
-                    text = f"{event.done}/{event.total} tiles, {event.n_objects} objects"
+                    found = f", {event.n_objects} objects" if event.n_objects else ""
+                    text = f"{event.done}/{event.total} tiles{found}"
                     progress.update(event.done, event.total, text)
                 case Notice():
                     progress.note(f"note: {event.message}")

@@ -111,7 +111,10 @@ class NucleiTask:
         return losses.compact_loss(output, batch["nucleus"], batch["offset"], batch["weight"])
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Mean AJI, PQ, F1 and Dice over the held-out pictures; ``score`` is the mean of AJI and PQ, sources weighing alike."""
+        """Mean AJI, PQ, F1 and Dice over the held-out pictures; ``score`` is the mean of AJI and PQ, sources weighing alike.
+
+        For each source also its own means, and their standard deviations over pictures.
+        """
         from napari_histoseg.methods.nuclei.predictor import segment
         from napari_histoseg.metrics import score_nuclei
 
@@ -126,6 +129,8 @@ class NucleiTask:
         means = {s: {k: float(np.mean([r[k] for r in rows])) for k in keys} for s, rows in by_source.items()}
         overall = {k: float(np.mean([m[k] for m in means.values()])) for k in keys}
         detail = {f"{s}_{k}": m[k] for s, m in sorted(means.items()) for k in ("aji", "pq")}
+        for source, rows in sorted(by_source.items()):
+            detail |= {f"{source}_{k}_sd": float(np.std([r[k] for r in rows], ddof=min(1, len(rows) - 1))) for k in ("aji", "pq")}
         return {"score": (overall["aji"] + overall["pq"]) / 2, **overall, **detail}
 
     def card(self, scores: Mapping[str, float], seconds: float) -> ModelCard:
