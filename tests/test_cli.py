@@ -344,7 +344,7 @@ def test_training_reports_and_returns_its_weights(
     told, log = capsys.readouterr()
     assert json.loads(told) == {"weights": str(out), "scores": {"score": 0.7}, "seconds": 2.0}
     assert "step 2: score 0.7 (best so far, kept)" in log
-    assert given == {"method": "nuclei", "out": out, "resume": False, "steps": 2, "seed": 4}
+    assert given == {"method": "nuclei", "out": out, "resume": False, "stain": None, "stain_method": None, "steps": 2, "seed": 4}
 
 
 # -- the demo -----------------------------------------------------------------------------------------------------------
