@@ -137,6 +137,9 @@ def test_the_preview_follows_the_view(stains: StainDock, qtbot: Any) -> None:
     stains.viewer.scene.camera.zoom = 12
     stains.viewer.scene.camera.center = (0, 60, 70)
     qtbot.waitUntil(lambda: stains.shown is not before, timeout=SECONDS)
+    assert before is not None and stains.shown is not None
+    assert not np.array_equal(before.before, stains.shown.before)
+    assert not np.array_equal(stains.shown.before, stains.shown.after)
 
 
 def test_dragging_the_line_uncovers_the_other_picture(stains: StainDock, qtbot: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import napari
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog, QGridLayout, QGroupBox, QPushButton, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QGridLayout, QScrollArea, QVBoxLayout, QWidget
 
 from napari_histoseg.errors import HistosegError, PixelSizeError, RegionError, ResultError
 from napari_histoseg.gui.edit import EditBar
@@ -19,6 +19,7 @@ from napari_histoseg.gui.header import SlideHeader
 from napari_histoseg.gui.live_run import LiveRun, Request
 from napari_histoseg.gui.modelpicker import ModelPicker
 from napari_histoseg.gui.models import nuclei_models
+from napari_histoseg.gui.parts import button, group
 from napari_histoseg.gui.progress import ProgressPanel
 from napari_histoseg.gui.slides import open_slide_by
 from napari_histoseg.gui.warm import wait_until_warm, warm_up
@@ -71,28 +72,28 @@ class NucleiDock(QScrollArea):
     # -- looks --------------------------------------------------------------------------------------------------------
 
     def _make_buttons(self) -> None:
-        self.preview_button = _button("Preview", "Try the settings on the middle of the current view.", self.preview)
-        self.run_button = _button("Run", "Find the nuclei in the chosen place.", self.run)
+        self.preview_button = button("Preview", "Try the settings on the middle of the current view.", self.preview)
+        self.run_button = button("Run", "Find the nuclei in the chosen place.", self.run)
         self.run_button.setDefault(True)
-        self.cancel_button = _button("Cancel", "Stop after the tile in hand; what is done stays.", self.cancel)
-        self.resume_button = _button("Resume", "Go on with the unfinished run of this slide.", self.resume)
-        self.open_button = _button("Open result…", "Show an earlier result.", self.open_result)
-        self.export_button = _button("Export…", "GeoJSON for QuPath, tables, label images.", self.export)
+        self.cancel_button = button("Cancel", "Stop after the tile in hand; what is done stays.", self.cancel)
+        self.resume_button = button("Resume", "Go on with the unfinished run of this slide.", self.resume)
+        self.open_button = button("Open result…", "Show an earlier result.", self.open_result)
+        self.export_button = button("Export…", "GeoJSON for QuPath, tables, label images.", self.export)
 
     def _lay_out(self) -> None:
         inside = QWidget()
         layout = QVBoxLayout(inside)
         layout.setContentsMargins(8, 8, 8, 8)
         layout.addWidget(self.header)
-        layout.addWidget(_group("Where", self.where))
-        layout.addWidget(_group("How", self.models, self.form))
+        layout.addWidget(group("Where", self.where))
+        layout.addWidget(group("How", self.models, self.form))
         buttons = QGridLayout()
-        for i, button in enumerate((self.preview_button, self.run_button, self.cancel_button, self.resume_button)):
-            buttons.addWidget(button, i // 2, i % 2)
+        for i, each in enumerate((self.preview_button, self.run_button, self.cancel_button, self.resume_button)):
+            buttons.addWidget(each, i // 2, i % 2)
         layout.addLayout(buttons)
         layout.addWidget(self.folder)
         layout.addWidget(self.progress)
-        layout.addWidget(_group("Correct", self.edit))
+        layout.addWidget(group("Correct", self.edit))
         last = QGridLayout()
         last.addWidget(self.open_button, 0, 0)
         last.addWidget(self.export_button, 0, 1)
@@ -278,19 +279,3 @@ class NucleiDock(QScrollArea):
         if result is not None:
             slide = open_slide_by(result.record.slide.fingerprint, self.viewer.layers)
             export_result(self, result, slide, self.progress.say, self._problem)
-
-
-def _button(text: str, tip: str, action: Callable[[], None]) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    button.clicked.connect(lambda _=False: action())
-    return button
-
-
-def _group(title: str, *widgets: QWidget) -> QGroupBox:
-    box = QGroupBox(title)
-    layout = QVBoxLayout(box)
-    layout.setContentsMargins(8, 8, 8, 8)
-    for widget in widgets:
-        layout.addWidget(widget)
-    return box

@@ -8,7 +8,7 @@ from typing import Any
 import napari
 from napari.layers import Image
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QGridLayout, QGroupBox, QPushButton, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QGridLayout, QScrollArea, QVBoxLayout, QWidget
 
 from napari_histoseg.errors import HistosegError, PixelSizeError, RegionError, SettingsError
 from napari_histoseg.gui.background import in_background
@@ -16,6 +16,7 @@ from napari_histoseg.gui.folders import FolderPicker
 from napari_histoseg.gui.header import SlideHeader
 from napari_histoseg.gui.layers import KEY, LayerData
 from napari_histoseg.gui.nuclei import engine
+from napari_histoseg.gui.parts import button, group
 from napari_histoseg.gui.prepare import prepare
 from napari_histoseg.gui.progress import ProgressPanel
 from napari_histoseg.gui.qt import Signal
@@ -79,29 +80,29 @@ class StainDock(QScrollArea):
     # -- looks --------------------------------------------------------------------------------------------------------
 
     def _make_buttons(self) -> None:
-        self.apply_button = _button("Apply", "Add a layer that shows the slide in these colors. Nothing is written; other docks can read it.", self.apply)
+        self.apply_button = button("Apply", "Add a layer that shows the slide in these colors. Nothing is written; other docks can read it.", self.apply)
         self.apply_button.setDefault(True)
-        self.separate_button = _button("Separate stains", "Add hematoxylin, eosin and what is left as layers of optical density.", self.separate)
-        self.write_button = _button("Write to disk…", "Write the whole slide in these colors, as OME-Zarr.", self.write)
-        self.cancel_button = _button("Cancel", "Stop writing after the tile in hand; what is done stays, and writing can go on.", self.cancel)
-        self.export_button = _button("Export…", "What was written, as one pyramidal OME-TIFF.", self.export)
+        self.separate_button = button("Separate stains", "Add hematoxylin, eosin and what is left as layers of optical density.", self.separate)
+        self.write_button = button("Write to disk…", "Write the whole slide in these colors, as OME-Zarr.", self.write)
+        self.cancel_button = button("Cancel", "Stop writing after the tile in hand; what is done stays, and writing can go on.", self.cancel)
+        self.export_button = button("Export…", "What was written, as one pyramidal OME-TIFF.", self.export)
 
     def _lay_out(self) -> None:
         inside = QWidget()
         layout = QVBoxLayout(inside)
         layout.setContentsMargins(8, 8, 8, 8)
         layout.addWidget(self.header)
-        layout.addWidget(_group("Colors", self.choice, self.new))
-        layout.addWidget(_group("Preview", self.view, self.light), 1)
-        layout.addWidget(_group("Stains", self.swatches, self.plot))
+        layout.addWidget(group("Colors", self.choice, self.new))
+        layout.addWidget(group("Preview", self.view, self.light), 1)
+        layout.addWidget(group("Stains", self.swatches, self.plot))
         buttons = QGridLayout()
-        for i, button in enumerate((self.apply_button, self.separate_button)):
-            buttons.addWidget(button, 0, i)
+        for i, each in enumerate((self.apply_button, self.separate_button)):
+            buttons.addWidget(each, 0, i)
         layout.addLayout(buttons)
         layout.addWidget(self.folder)
         last = QGridLayout()
-        for i, button in enumerate((self.write_button, self.cancel_button, self.export_button)):
-            last.addWidget(button, 0, i)
+        for i, each in enumerate((self.write_button, self.cancel_button, self.export_button)):
+            last.addWidget(each, 0, i)
         layout.addLayout(last)
         layout.addWidget(self.progress)
         self.setWidget(inside)
@@ -353,19 +354,3 @@ class StainDock(QScrollArea):
     def add_file(self, path: Path) -> None:
         """Add a reference from a file; what is wrong with it is said on the message line."""
         self.new.add_file(path)
-
-
-def _button(text: str, tip: str, action: Callable[[], None]) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    button.clicked.connect(lambda _=False: action())
-    return button
-
-
-def _group(title: str, *widgets: QWidget) -> QGroupBox:
-    box = QGroupBox(title)
-    layout = QVBoxLayout(box)
-    layout.setContentsMargins(8, 8, 8, 8)
-    for widget in widgets:
-        layout.addWidget(widget)
-    return box

@@ -14,8 +14,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from napari_histoseg.slide.compiled import kernel
+
 from . import kernels
-from .kernels import Float32, Int32, kernel
+from .kernels import Float32, Int32
 from .seeds import Mask, find_peaks, merge_peaks, nearest_peak, watershed
 
 __all__ = [

@@ -9,23 +9,15 @@ Numba checks only the file of a cached kernel for changes, so a kernel calls no 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-import numba
 import numpy as np
 import numpy.typing as npt
 
-_F = TypeVar("_F", bound=Callable[..., Any])
+from napari_histoseg.slide.compiled import kernel
+
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
-
-
-def kernel(function: _F) -> _F:
-    """Compile on first call, keep on disk, and let other threads run meanwhile."""
-    return cast(_F, numba.njit(cache=True, nogil=True)(function))
 
 
 @kernel

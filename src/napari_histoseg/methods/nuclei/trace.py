@@ -6,7 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from .kernels import Int32, Int64, kernel
+from napari_histoseg.slide.compiled import kernel
+
+from .kernels import Int32, Int64
 
 
 def outlines(labels: Int32, ids: npt.ArrayLike | None = None) -> tuple[Int32, Int64]:
