@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from napari_histoseg.slide.geometry import Box
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from numpy.typing import NDArray
 
     from napari_histoseg.slide.slide import Slide
+
+    Density: TypeAlias = NDArray[np.float32]
+    Mask: TypeAlias = NDArray[np.bool_]
 
 MASK_MPP = 8.0
 MASK_PX = 2048
@@ -165,30 +170,33 @@ def find_ink(density: NDArray[np.float32]) -> NDArray[np.bool_]:
     from scipy import ndimage
 
     red, green, blue = (density[..., i] for i in range(3))
-    gray = np.ptp(density, axis=-1) / (density.max(-1) + 1e-6)
-    colors = [  # of strong and of pale ink
-        ((red > 0.35) & (green < 0.66 * red), (red > 0.05) & (green < 0.75 * red)),
-        (
-            (green > 0.5) & (blue > 0.8 * green) & (red < 0.3 * green),
-            (green > 0.08) & (blue > 0.71 * green) & (blue < 1.3 * green) & (red < 0.85 * green),
-        ),
-        ((density.min(-1) > 0.5) & (gray < 0.35), (density.min(-1) > 0.3) & (gray < 0.45)),
-    ]
     ink = np.zeros(red.shape, bool)
-    for strong, pale in colors:
+    for strong, pale in _inks(red, green, blue):
         seed = _without_small(strong, max(INK_PX, INK_PART * strong.size))
         if seed.any():
-            ink |= ndimage.binary_propagation(seed, mask=pale | seed)
-    return np.asarray(ndimage.binary_dilation(ink, iterations=INK_RIM_PX))
+            ink |= ndimage.binary_propagation(seed, mask=pale() | seed)
+    return np.asarray(ndimage.binary_dilation(ink, iterations=INK_RIM_PX)) if ink.any() else ink
+
+
+def _inks(red: Density, green: Density, blue: Density) -> Iterator[tuple[Mask, Callable[[], Mask]]]:
+    """For each kind of ink where it is strong, and a function that says where it may be pale, which is seldom asked."""
+    yield (red > 0.35) & (green < 0.66 * red), lambda: (red > 0.05) & (green < 0.75 * red)
+    yield (
+        (green > 0.5) & (blue > 0.8 * green) & (red < 0.3 * green),
+        lambda: (green > 0.08) & (blue > 0.71 * green) & (blue < 1.3 * green) & (red < 0.85 * green),
+    )
+    low, top = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
+    gray = (top - low) / (top + 1e-6)
+    yield (low > 0.5) & (gray < 0.35), lambda: (low > 0.3) & (gray < 0.45)
 
 
 def _without_small(mask: NDArray[np.bool_], area_px: float) -> NDArray[np.bool_]:
     """The mask without its connected pieces below an area."""
     from scipy import ndimage
 
-    labels, count = ndimage.label(mask)
-    if not count:
-        return mask
+    if np.count_nonzero(mask) < area_px:
+        return np.zeros_like(mask)
+    labels, _ = ndimage.label(mask)
     keep = np.bincount(labels.ravel()) >= area_px
     keep[0] = False
     return np.asarray(keep[labels], dtype=bool)

@@ -16,6 +16,8 @@ from napari_histoseg.errors import SettingsError
 Float64 = npt.NDArray[np.float64]
 UInt8 = npt.NDArray[np.uint8]
 BITS = 6
+#: Of a picture with more pixels about so many are counted, evenly spread.
+COUNTED_PX = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,17 @@ def check_pixels(pixels: object) -> UInt8:
 
 
 def count_colors(images: Iterable[npt.NDArray[np.uint8]], bits: int = BITS) -> Colors:
-    """Histogram of one or more pictures ``(..., 3)``, with ``bits`` bits a channel."""
+    """Histogram of one or more pictures ``(..., 3)``, with ``bits`` bits a channel.
+
+    Of pictures above two megapixels about one million pixels each are counted.
+    """
     from napari_histoseg.slide.stain import kernels
 
-    counts, sums = np.zeros(8**bits, np.int64), np.zeros((8**bits, 3), np.int64)
+    sums = np.zeros((8**bits, 4), np.int64)
     for image in images:
-        kernels.count_colors(np.ascontiguousarray(check_pixels(image)).reshape(-1, 3), bits, counts, sums)
-    found = np.flatnonzero(counts)
-    weights = counts[found].astype(np.float64)
-    return Colors(sums[found] / weights[:, None], weights)
+        pixels = np.ascontiguousarray(check_pixels(image)).reshape(-1, 3)
+        # An odd step visits every column of a picture with an even width.
+        kernels.count_colors(pixels, max(len(pixels) // COUNTED_PX, 1) | 1, bits, sums)
+    found = np.flatnonzero(sums[:, 3])
+    weights = sums[found, 3].astype(np.float64)
+    return Colors(sums[found, :3] / weights[:, None], weights)

@@ -14,23 +14,62 @@ UInt8 = npt.NDArray[np.uint8]
 UInt32 = npt.NDArray[np.uint32]
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 Real = np.float32
 
 
 @kernel
-def count_colors(pixels: UInt8, bits: int, counts: Int64, sums: Int64) -> None:
-    """Add pixels ``(n, 3)`` to a histogram with ``bits`` bits a channel.
+def count_colors(pixels: UInt8, step: int, bits: int, sums: Int64) -> None:
+    """Add every ``step``-th of the pixels ``(n, 3)`` to a histogram with ``bits`` bits a channel.
 
-    ``counts`` is ``(8**bits,)``; ``sums`` ``(8**bits, 3)`` collects the values, so that each bin knows its mean.
+    ``sums`` is ``(8**bits, 4)``: the sum of each channel's values, so that each bin knows its mean, and the number of pixels,
+    each counted for ``step``.
     """
     shift = 8 - bits
-    for i in range(pixels.shape[0]):
+    for i in range(0, pixels.shape[0], step):
         r, g, b = np.int64(pixels[i, 0]), np.int64(pixels[i, 1]), np.int64(pixels[i, 2])
         j = ((r >> shift) << (2 * bits)) | ((g >> shift) << bits) | (b >> shift)
-        counts[j] += 1
-        sums[j, 0] += r
-        sums[j, 1] += g
-        sums[j, 2] += b
+        sums[j, 0] += step * r
+        sums[j, 1] += step * g
+        sums[j, 2] += step * b
+        sums[j, 3] += step
+
+
+@kernel
+def sparse_sums(density: Float64, weights: Float64, vectors: Float64, sparsity: float, gram: Float64, cross: Float64) -> None:
+    """The sums over all colors that one turn of Vahadane's method needs; see :func:`.vahadane.find_vectors`.
+
+    Parameters
+    ----------
+    density : float64 (n, 3)
+    weights : float64 (n,)
+    vectors : float64 (2, 3)
+    sparsity : float
+    gram : float64 (2, 2)
+        Receives the weighted products of the amounts with each other.
+    cross : float64 (2, 3)
+        Receives those of the amounts with the densities.
+    """
+    cosine = vectors[0, 0] * vectors[1, 0] + vectors[0, 1] * vectors[1, 1] + vectors[0, 2] * vectors[1, 2]
+    inverse = 1 / max(1 - cosine * cosine, 1e-9)
+    gram[:] = 0
+    cross[:] = 0
+    for i in range(density.shape[0]):
+        red, green, blue = density[i, 0], density[i, 1], density[i, 2]
+        first = red * vectors[0, 0] + green * vectors[0, 1] + blue * vectors[0, 2] - sparsity
+        second = red * vectors[1, 0] + green * vectors[1, 1] + blue * vectors[1, 2] - sparsity
+        # With two stains the optimum has both, one or none of them, so it is found without iterating.
+        a, b = (first - cosine * second) * inverse, (second - cosine * first) * inverse
+        if a <= 0 or b <= 0:
+            a, b = (max(first, 0.0), 0.0) if first > second else (0.0, max(second, 0.0))
+        u, v = a * weights[i], b * weights[i]
+        gram[0, 0] += u * a
+        gram[0, 1] += u * b
+        gram[1, 1] += v * b
+        for j in range(3):
+            cross[0, j] += u * density[i, j]
+            cross[1, j] += v * density[i, j]
+    gram[1, 0] = gram[0, 1]
 
 
 @kernel

@@ -32,34 +32,22 @@ def find_vectors(density: Float64, weights: Float64, start: Float64) -> Float64:
     float64 (2, 3)
         Rows of length 1, hematoxylin first.
     """
-    vectors = start.copy()
+    from napari_histoseg.slide.stain import kernels
+
+    density, weights = np.ascontiguousarray(density), np.ascontiguousarray(weights)
+    vectors = np.ascontiguousarray(start, np.float64)
+    gram, cross = np.empty((2, 2)), np.empty((2, 3))
     for _ in range(ROUNDS):
         before = vectors
-        amounts = sparse_amounts(density, vectors)
-        vectors = _update(vectors, amounts, density, weights)
+        kernels.sparse_sums(density, weights, vectors, SPARSITY, gram, cross)
+        vectors = _update(vectors, gram, cross)
         if np.abs(vectors - before).max() < SETTLED:
             break
     return in_order(vectors)
 
 
-def sparse_amounts(density: Float64, vectors: Float64, sparsity: float = SPARSITY) -> Float64:
-    """The non-negative amounts ``(n, 2)`` that explain each density best, less the price of using them.
-
-    With two stains the optimum has both, one or none of them, so it is found without iterating.
-    """
-    gain = density @ vectors.T - sparsity
-    cosine = float(vectors[0] @ vectors[1])
-    both = (gain - cosine * gain[:, ::-1]) / max(1 - cosine**2, 1e-9)
-    alone = np.maximum(gain, 0)
-    alone[np.arange(len(gain)), np.argmin(gain, axis=1)] = 0
-    mixed = np.all(both > 0, axis=1, keepdims=True)
-    return np.asarray(np.where(mixed, both, alone))
-
-
-def _update(vectors: Float64, amounts: Float64, density: Float64, weights: Float64) -> Float64:
+def _update(vectors: Float64, gram: Float64, cross: Float64) -> Float64:
     """One turn of block coordinate descent over the vectors (Mairal et al. 2010, algorithm 2)."""
-    weighted = amounts * weights[:, None]
-    gram, cross = amounts.T @ weighted, weighted.T @ density
     new = vectors.copy()
     for i in range(2):
         if gram[i, i] <= 0:
