@@ -26,11 +26,11 @@ UNLABELED = 255
 
 
 class PatchClass(BaseModel):
-    """A class that pixels or patches can have."""
+    """A class that pixels or patches can have. Value 0 may be listed, to give the background a name and a color."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    value: int = Field(ge=1, le=254)
+    value: int = Field(ge=0, le=254)
     name: str = Field(min_length=1)
     color: str = Field("#3cb44b", pattern="^#[0-9a-fA-F]{6}$")
 
@@ -49,10 +49,12 @@ class Statistic(BaseModel):
 class Patch(BaseModel):
     """One patch: where its pixels come from, and at most one annotation.
 
-    ``box`` is in level-0 pixels of ``slide``. Further keys (``grade`` …) are labels that a sampler can balance on.
+    ``box`` is in level-0 pixels of ``slide``; ``slide_fingerprint`` finds the slide again when it was moved, and
+    ``slide_mpp`` is its µm per level-0 pixel, where a person has said it. Further keys (``grade`` …) are labels that a
+    sampler can balance on.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", coerce_numbers_to_str=True)
 
     image: str | None = None
     slide: str | None = None
@@ -62,6 +64,9 @@ class Patch(BaseModel):
     coarse: int | None = None
     group: str | None = None
     split: Literal["train", "val", "test"] | None = None
+    id: str | None = None
+    slide_fingerprint: str | None = None
+    slide_mpp: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _check(self) -> Patch:
@@ -82,9 +87,9 @@ class Patch(BaseModel):
 
 
 class PatchDataset(BaseModel):
-    """A read dataset. ``folder`` is where its relative paths start."""
+    """A read dataset. ``folder`` is where its relative paths start. Further keys of the file are kept."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     version: int = VERSION
     mpp: float | None = Field(None, gt=0)
@@ -105,7 +110,7 @@ class PatchDataset(BaseModel):
 
         name = patch.image or patch.slide
         assert name is not None
-        slide = open_slide(self.path(name), mpp=self.mpp if patch.image is not None else None)
+        slide = open_slide(self.path(name), mpp=self.mpp if patch.image is not None else patch.slide_mpp)
         if self.look is not None:
             slide = self.look(self, patch, slide)
         return slide
@@ -121,37 +126,85 @@ def read_dataset(folder: str | Path | PatchDataset) -> PatchDataset:
     """
     if isinstance(folder, PatchDataset):
         return folder
-    folder = Path(folder)
+    dataset, problems = parse_dataset(Path(folder))
+    if not dataset.patches and not problems:
+        problems = ["It lists no patches."]
+    refuse(dataset.path(FILE_NAME), problems)
+    return dataset
+
+
+def parse_dataset(folder: Path) -> tuple[PatchDataset, list[str]]:
+    """The parts of a dataset that can be used, and a sentence about everything else.
+
+    Raises
+    ------
+    DatasetError
+        There is no dataset at all, its file is no JSON object, or another version wrote it.
+    """
     file = folder / FILE_NAME if folder.is_dir() else folder
     if not file.is_file():
         raise DatasetError(f"{folder} is no patch dataset: it has no {FILE_NAME}. Give the folder that the annotation panel wrote.")
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-        dataset = PatchDataset.model_validate({**data, "folder": file.parent})
-    except (ValueError, TypeError) as error:
-        raise DatasetError(f"{file} cannot be used: {_explain(error)}") from None
-    if dataset.version > VERSION:
-        raise DatasetError(f"{file} has format version {dataset.version}; this version reads {VERSION}. Update napari-histoseg.")
-    if problems := _problems(dataset):
-        raise DatasetError(f"{file} has {len(problems)} problems: " + " ".join(problems))
-    return dataset
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{file} cannot be used: it is no valid JSON ({error}).") from None
+    if not isinstance(data, dict):
+        raise DatasetError(f"{file} cannot be used: it holds no JSON object.")
+    version = data.get("version", VERSION)
+    if isinstance(version, int) and version > VERSION:
+        raise DatasetError(f"{file} has format version {version}; this version reads {VERSION}. Update napari-histoseg.")
+    return _usable({**data, "folder": file.parent})
 
 
-def _explain(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return f"it is no valid JSON ({error})."
-    rows = [f"{'.'.join(map(str, e['loc'])) or 'patch'}: {e['msg'].removeprefix('Value error, ')}." for e in error.errors(include_url=False)]
-    return " ".join(rows)
+def refuse(file: Path, problems: list[str]) -> None:
+    """Raise a `DatasetError` that lists all problems, if there are any."""
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise DatasetError(f"{file} has {count}: " + " ".join(problems))
 
 
-def _problems(dataset: PatchDataset) -> list[str]:
-    names = {c.name for c in dataset.classes}
+_LISTS: dict[str, type[BaseModel]] = {"classes": PatchClass, "patches": Patch, "statistics": Statistic}
+
+
+def _usable(data: dict[str, Any]) -> tuple[PatchDataset, list[str]]:
+    """Each item of each list is checked on its own, so that one that is wrong hides no other."""
+    problems: list[str] = []
+    good: dict[str, dict[int, Any]] = {}
+    for key, model in _LISTS.items():
+        items = data.get(key, [])
+        if not isinstance(items, list):
+            problems.append(f"{key}: Input should be a list.")
+            items = []
+        good[key] = {}
+        for i, item in enumerate(items):
+            try:
+                good[key][i] = model.model_validate(item)
+            except ValidationError as error:
+                problems += _rows(error, (key, i))
+    rest = {k: v for k, v in data.items() if k not in _LISTS}
+    try:
+        dataset = PatchDataset.model_validate(rest)
+    except ValidationError as error:
+        problems += _rows(error)
+        dataset = PatchDataset.model_validate({"folder": data["folder"]})
+    dataset = dataset.model_copy(update={key: tuple(items.values()) for key, items in good.items()})
+    whole = len(good["classes"]) == len(data.get("classes", []))
+    return dataset, problems + _problems(dataset, list(good["patches"]), whole)
+
+
+def _rows(error: ValidationError, where: tuple[str | int, ...] = ()) -> list[str]:
+    rows = error.errors(include_url=False)
+    return [f"{'.'.join(map(str, (*where, *e['loc'])))}: {e['msg'].removeprefix('Value error, ')}." for e in rows]
+
+
+def _problems(dataset: PatchDataset, numbers: list[int], classes_known: bool) -> list[str]:
+    """What single items cannot know: repeated classes, labels without a class, files that are not there."""
+    names = [c.name for c in dataset.classes]
     values = [c.value for c in dataset.classes]
     problems = [f"Class value {v} is listed twice." for v in sorted({v for v in values if values.count(v) > 1})]
-    if not dataset.patches:
-        problems.append("It lists no patches.")
-    for i, patch in enumerate(dataset.patches):
-        if patch.label is not None and patch.label not in names:
+    problems += [f"The class name '{n}' is listed twice." for n in sorted({n for n in names if names.count(n) > 1})]
+    for i, patch in zip(numbers, dataset.patches, strict=True):
+        if classes_known and patch.label is not None and patch.label not in names:
             problems.append(f"Patch {i}: the class '{patch.label}' is not among the classes.")
         for kind in ("image", "mask"):
             name = getattr(patch, kind)
@@ -194,7 +247,7 @@ def load_patch(dataset: PatchDataset, patch: Patch) -> tuple[NDArray[np.uint8], 
     DatasetError
         If a file cannot be read, or mask and image differ in shape.
     """
-    mask = None if patch.mask is None else _read_mask(dataset.path(patch.mask))
+    mask = None if patch.mask is None else read_mask(dataset.path(patch.mask))
     try:
         if patch.image is not None:
             with dataset.open(patch) as picture:
@@ -218,15 +271,37 @@ def _read_box(
     assert patch.box is not None
     box = Box(*patch.box)
     with dataset.open(patch) as slide:
-        if mask is None or mask.shape == box.shape:
-            return slide.read(0, box), slide.mpp
-        factor = mask.shape[1] / box.width
-        mpp = slide.require_mpp() / factor
-        corner = Box(round(box.x * factor), round(box.y * factor), mask.shape[1], mask.shape[0])
-        return slide.read_at(mpp, corner), mpp
+        return read_box(slide, box, box.shape if mask is None else mask.shape)
 
 
-def _read_mask(path: Path) -> NDArray[np.int32]:
+def read_box(slide: Slide, box: Box, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], float | None]:
+    """A box of a slide as an image of a given shape: what a mask of that shape was painted on.
+
+    Parameters
+    ----------
+    slide : Slide
+    box : Box
+        In level-0 pixels.
+    shape : (h, w)
+        Pixels of the image.
+
+    Returns
+    -------
+    image : (h, w, 3) uint8
+        RGB.
+    mpp : float or None
+        Its µm per pixel.
+    """
+    if tuple(shape) == box.shape:
+        return slide.read(0, box), slide.mpp
+    factor = shape[1] / box.width
+    mpp = slide.require_mpp() / factor
+    corner = Box(round(box.x * factor), round(box.y * factor), shape[1], shape[0])
+    return slide.read_at(mpp, corner), mpp
+
+
+def read_mask(path: Path) -> NDArray[np.int32]:
+    """A mask's values (h, w), whatever its depth."""
     import skimage.io
 
     try:

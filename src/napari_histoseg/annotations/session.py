@@ -1,0 +1,447 @@
+"""One person's work on a patch dataset: every change is on the disk when its call returns, and can be undone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from napari_histoseg.annotations import classes as class_list
+from napari_histoseg.annotations import masks, opening, pictures
+from napari_histoseg.annotations.dataset import FILE_NAME, Patch, PatchClass, PatchDataset
+from napari_histoseg.annotations.entries import Annotation, ClassCount, annotation, class_counts
+from napari_histoseg.annotations.history import Files
+from napari_histoseg.annotations.places import Places, SlideRef, key_of
+from napari_histoseg.annotations.shelf import Shelf
+from napari_histoseg.annotations.work import Changed, Work
+from napari_histoseg.errors import DatasetError, PixelSizeError
+from napari_histoseg.slide.geometry import Box
+from napari_histoseg.slide.slide import REACH, check_mpp
+
+if TYPE_CHECKING:
+    from napari_histoseg.slide import Slide
+
+Split = Literal["train", "val", "test"]
+MAX_SIDE_PX = 4096
+
+
+class AnnotationSession:
+    """The one writer of a patch dataset's folder. Made by `create` and `open`.
+
+    Changing belongs to one thread; pictures may be read from others. A call that fails raises, and leaves the folder and
+    the session as they were.
+    """
+
+    def __init__(self, shelf: Shelf, opened: opening.Opened) -> None:
+        self.folder = shelf.folder
+        self._places = Places(self.folder)
+        self._work = Work(shelf, opened, self._places)
+        self._pictures = pictures.PictureCache()
+        self._next = opening.next_number(self.dataset, self.folder)
+        self._slide_lock = threading.RLock()
+
+    # -- opening and closing -----------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, folder: str | Path, *, mpp: float, classes: Sequence[PatchClass] = ()) -> AnnotationSession:
+        """Start an empty dataset.
+
+        Parameters
+        ----------
+        folder : path
+            Made when it is missing; other files in it are left alone.
+        mpp : float
+            µm per pixel at which patches are painted.
+        classes : sequence of PatchClass
+            To begin with.
+
+        Raises
+        ------
+        DatasetError
+            There is a dataset already, another window holds the folder, or classes repeat a value or a name.
+        PixelSizeError
+            ``mpp`` is no positive number.
+        StorageError
+            The folder cannot be written.
+        """
+        from napari_histoseg.results.files import storage_errors
+
+        folder, mpp = Path(folder), check_mpp(mpp)
+        dataset = PatchDataset.model_validate({"mpp": mpp, "folder": folder})
+        for c in classes:
+            new = class_list.made(dataset, c.name, c.color, c.value)
+            dataset = dataset.model_copy(update={"classes": (*dataset.classes, new)})
+        with storage_errors(folder, "try again"):
+            folder.mkdir(parents=True, exist_ok=True)
+        shelf = Shelf(folder)
+        try:
+            if (folder / FILE_NAME).exists():
+                raise DatasetError(f"{folder} holds a dataset already. Open it, or choose another folder.")
+            shelf.write(dataset, {})
+            return cls(shelf, opening.Opened(dataset, {}))
+        except BaseException:
+            shelf.close()
+            raise
+
+    @classmethod
+    def open(cls, folder: str | Path) -> AnnotationSession:
+        """Go on with a dataset; nothing is written before the first change.
+
+        Raises
+        ------
+        DatasetError
+            Names every problem of the dataset at once, or who else has it open.
+        """
+        folder = Path(folder)
+        folder = folder.parent if folder.name == FILE_NAME else folder
+        if not (folder / FILE_NAME).is_file():
+            raise DatasetError(f"{folder} is no patch dataset: it has no {FILE_NAME}. Choose the folder that was created for one.")
+        shelf = Shelf(folder)
+        try:
+            return cls(shelf, opening.read(folder))
+        except BaseException:
+            shelf.close()
+            raise
+
+    def close(self) -> None:
+        """Give the folder and the slides free; a second call does nothing."""
+        self._work.close()
+        self._places.close()
+        self._pictures.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def subscribe(self, fn: Callable[[Changed], None]) -> Callable[[], None]:
+        """Call ``fn`` after every change; the returned function ends that."""
+        return self._work.subscribe(fn)
+
+    # -- what is there -----------------------------------------------------------------------------
+
+    @property
+    def mpp(self) -> float:
+        """µm per pixel at which new patches are painted."""
+        assert self.dataset.mpp is not None
+        return self.dataset.mpp
+
+    @property
+    def classes(self) -> tuple[PatchClass, ...]:
+        """The classes, in the order of their making."""
+        return self.dataset.classes
+
+    @property
+    def dataset(self) -> PatchDataset:
+        """What is on the disk, for training; later changes do not reach it."""
+        return self._work.dataset
+
+    @property
+    def patches(self) -> tuple[Annotation, ...]:
+        """All patches, in order."""
+        return tuple(annotation(self.dataset, p, self._work.tallies) for p in self.dataset.patches)
+
+    def patch(self, id: str) -> Annotation:
+        """One patch."""
+        return annotation(self.dataset, self._listed(id), self._work.tallies)
+
+    def counts(self) -> list[ClassCount]:
+        """Patches and painted area of every class."""
+        return class_counts(self.dataset, self._work.tallies)
+
+    def _listed(self, id: str) -> Patch:
+        for patch in self.dataset.patches:
+            if patch.id == id:
+                return patch
+        raise DatasetError(f"There is no patch {id}. It may have been removed; choose one from the list.")
+
+    # -- classes -----------------------------------------------------------------------------------
+
+    def add_class(self, name: str, color: str | None = None, value: int | None = None) -> PatchClass:
+        """A new class; ``value`` 0 names the background. Raises DatasetError when name or value are taken."""
+        new = class_list.made(self.dataset, name, color, value)
+        self._work.change(f"class '{new.name}' added", classes=(*self.classes, new))
+        return new
+
+    def rename_class(self, value: int, name: str) -> None:
+        """Another name for a class, in labels too."""
+        old = class_list.find(self.dataset, value).name
+        self._work.become(class_list.renamed(self.dataset, value, name), f"class '{old}' renamed to '{name.strip()}'")
+
+    def recolor_class(self, value: int, color: str) -> None:
+        """Another ``#rrggbb`` for a class."""
+        name = class_list.find(self.dataset, value).name
+        self._work.become(class_list.recolored(self.dataset, value, color), f"color of class '{name}' changed")
+
+    def remove_class(self, value: int) -> None:
+        """Remove a class; a DatasetError with numbers while masks or labels use it."""
+        name = class_list.find(self.dataset, value).name
+        self._work.become(class_list.removed(self.dataset, value, self._work.tallies), f"class '{name}' removed")
+
+    # -- patches -----------------------------------------------------------------------------------
+
+    def add_mask_patch(self, slide: Slide, box: Box, group: str | None = None) -> Annotation:
+        """A patch to paint in, nothing in it annotated yet.
+
+        Parameters
+        ----------
+        slide : Slide
+            Read from a file; it becomes the one that the patch's pixels come from.
+        box : Box
+            In level-0 pixels.
+        group : str, optional
+            What stays together in splits; the slide's file name when not given.
+
+        Returns
+        -------
+        Annotation
+            Its ``notice`` says when it overlaps another painted patch.
+
+        Raises
+        ------
+        DatasetError
+            The box misses the slide, is too large to paint, or is a painted patch already.
+        PixelSizeError
+            The slide has no pixel size, or one too coarse for the dataset.
+        """
+        shape = self._shape_of(slide, box)
+        if max(shape) > MAX_SIDE_PX:
+            raise DatasetError(
+                f"A patch of {shape[1]} x {shape[0]} px is too large to paint in: its sides may have {MAX_SIDE_PX} px at {self.mpp:g} µm/px. Choose a smaller one."
+            )
+        name = f"masks/{opening.ID.format(self._next)}.png"
+        return self._add(slide, box, group, {"mask": name}, {name: masks.encode(masks.blank(shape))})
+
+    def add_label_patch(self, slide: Slide, box: Box, value: int | None, group: str | None = None) -> Annotation:
+        """A patch with one class for all of it; without a class until `set_label`, when ``value`` is None."""
+        self._shape_of(slide, box)
+        label = None if value is None else class_list.find(self.dataset, value).name
+        return self._add(slide, box, group, {"label": label}, {})
+
+    def set_label(self, id: str, value: int | None) -> None:
+        """The class of a patch that is not painted in; None takes it back."""
+        patch = self._unpainted(id)
+        label = None if value is None else class_list.find(self.dataset, value).name
+        self._edit(patch, f"class of {id} changed", label=label, coarse=None)
+
+    def set_coarse(self, id: str, value: int | None) -> None:
+        """The coarse block label of a patch that is not painted in."""
+        self._edit(self._unpainted(id), f"coarse label of {id} changed", coarse=value, label=None)
+
+    def set_split(self, id: str, split: Split | None) -> None:
+        """Fix which part of a training a patch belongs to."""
+        self._edit(self._listed(id), f"split of {id} changed", split=split)
+
+    def set_group(self, id: str, group: str | None) -> None:
+        """What the patch stays together with in splits."""
+        self._edit(self._listed(id), f"group of {id} changed", group=group or None)
+
+    def remove(self, *ids: str) -> None:
+        """Remove patches, with what was painted in them; undo brings them back."""
+        gone = [self._listed(id) for id in dict.fromkeys(ids)]
+        if not gone:
+            return
+        kept = tuple(p for p in self.dataset.patches if all(p is not g for g in gone))
+        shared = {p.mask for p in kept}
+        # Only files that a session made are deleted with their patch.
+        files = {p.mask: None for p in gone if p.mask is not None and p.mask not in shared and p.mask == f"masks/{p.id}.png"}
+        what = f"patch {ids[0]}" if len(gone) == 1 else f"{len(gone)} patches"
+        self._work.change(f"{what} removed", files, patches=kept)
+
+    def _unpainted(self, id: str) -> Patch:
+        patch = self._listed(id)
+        if patch.mask is not None:
+            raise DatasetError(f"Patch {id} is painted, so it has no class of its own. Paint in it, or add a classification patch at the same place.")
+        return patch
+
+    def _shape_of(self, slide: Slide, box: Box) -> tuple[int, int]:
+        if box.empty or box.intersect(slide.bounds).empty:
+            raise DatasetError(f"A patch at x {box.x}, y {box.y} of {box.width} x {box.height} px does not lie on {slide.name} ({slide.width} x {slide.height} px).")
+        if slide.path is None:
+            raise DatasetError(f"{slide.name} comes from no file, so that its patches could not be found again. Save it as a TIFF and open that.")
+        mpp = slide.require_mpp()
+        if mpp > REACH * self.mpp:
+            raise PixelSizeError(
+                f"{slide.name} has {mpp:g} µm/px; this dataset is painted at {self.mpp:g} µm/px, and a slide more than {REACH:g} times coarser lacks the detail. Use a finer slide, or another dataset for this one."
+            )
+        return masks.shape_at(box, mpp, self.mpp)
+
+    def _add(self, slide: Slide, box: Box, group: str | None, what: Mapping[str, Any], files: Files) -> Annotation:
+        assert slide.path is not None
+        key = slide.fingerprint()
+        notice = self._beside(key, box, "mask" in what)
+        id = opening.ID.format(self._next)
+        patch = Patch(
+            slide=self._places.stored(slide.path),
+            box=(box.x, box.y, box.width, box.height),
+            group=group or Path(slide.path).stem,
+            id=id,
+            slide_fingerprint=key,
+            slide_mpp=slide.mpp,
+            **what,
+        )
+        with self._slide_lock:
+            self._places.attach(slide)
+        self._work.change(f"patch {id} added", files, patches=(*self.dataset.patches, patch))
+        self._next += 1
+        return replace(self.patch(id), notice=notice)
+
+    def _beside(self, key: str, box: Box, painted: bool) -> str | None:
+        """A sentence about patches of the same kind that share pixels with a new one; the same box is refused."""
+        others = [p for p in self.dataset.patches if p.slide_fingerprint == key and p.box is not None and (p.mask is not None) == painted]
+        for p in others:
+            if p.box == (box.x, box.y, box.width, box.height):
+                raise DatasetError(f"Patch {p.id} is exactly there already. Choose it, or another place.")
+        shared = [str(p.id) for p in others if p.box is not None and not Box(*p.box).intersect(box).empty]
+        return f"It overlaps {', '.join(shared)}: pixels in both count twice in training." if shared else None
+
+    # -- painting ----------------------------------------------------------------------------------
+
+    def mask(self, id: str) -> NDArray[np.uint8]:
+        """What was painted in a patch, ``(h, w)``: class values, 0 background, 255 not annotated. A copy."""
+        return self._work.mask(self._mask_name(id))
+
+    def set_mask(self, id: str, mask: NDArray[Any]) -> None:
+        """Replace what was painted in a patch.
+
+        Raises
+        ------
+        DatasetError
+            The mask has another shape, or values that no class has.
+        StorageError
+            It could not be written; what was painted before is kept.
+        """
+        name = self._mask_name(id)
+        new = masks.checked(mask, self._work.tallies[name].shape, self.classes, id)
+        if np.array_equal(new, self.mask(id)):
+            return
+        # Masks that other programs wrote, or that two patches share, stay as they are.
+        shared = sum(p.mask == name for p in self.dataset.patches) > 1
+        target = name if name.endswith(".png") and not shared else f"masks/{id}.png"
+        patches = self.dataset.patches
+        if target != name:
+            patches = tuple(p.model_copy(update={"mask": target}) if p.id == id else p for p in patches)
+        self._work.change(f"painting in {id}", {target: masks.encode(new)}, patches=patches)
+
+    def _mask_name(self, id: str) -> str:
+        patch = self._listed(id)
+        if patch.mask is None:
+            raise DatasetError(f"Patch {id} is not painted: it has one class, or none yet, for all of it.")
+        return patch.mask
+
+    # -- pictures ----------------------------------------------------------------------------------
+
+    def image(self, id: str) -> NDArray[np.uint8]:
+        """The tissue under a patch, RGB ``(h, w, 3)``, pixel by pixel under its mask; not to be written to.
+
+        Raises
+        ------
+        DatasetError, TileError
+            The slide is not there any more, or cannot be read.
+        """
+        patch = self._listed(id)
+        shape = self._work.tallies[patch.mask].shape if patch.mask is not None else None
+        return self._picture(patch, shape)
+
+    def thumbnail(self, id: str, px: int = 64) -> NDArray[np.uint8]:
+        """A patch in a square ``(px, px, 3)`` with its annotation in color; gray when its slide is missing."""
+        item = self.patch(id)
+        small = None
+        if item.box is not None:
+            factor = px / max(item.box.width, item.box.height)
+            small = max(1, round(item.box.height * factor)), max(1, round(item.box.width * factor))
+        image = pictures.or_none(lambda: self._picture(item.patch, small))
+        mask = self.mask(id) if item.kind == "mask" else None
+        label = class_list.find(self.dataset, item.value) if item.value is not None else None
+        return pictures.thumbnail(image, mask, label, self.classes, px)
+
+    def _picture(self, patch: Patch, shape: tuple[int, int] | None) -> NDArray[np.uint8]:
+        with self._slide_lock:
+            slide = None if patch.slide is None else self._places.of(patch)
+        if slide is not None and shape is None:
+            assert patch.box is not None
+            shape = masks.shape_at(Box(*patch.box), slide.require_mpp(), self.mpp)
+        dataset = self.dataset
+        return self._pictures.get((patch.id, shape), lambda: pictures.read_patch(dataset, patch, slide, shape))
+
+    # -- slides ------------------------------------------------------------------------------------
+
+    def slides(self) -> list[SlideRef]:
+        """The slides that patches lie on, and whether each can be read."""
+        first: dict[str, list[Patch]] = {}
+        for patch in self.dataset.patches:
+            if (key := key_of(patch)) is not None:
+                first.setdefault(key, []).append(patch)
+        with self._slide_lock:
+            return [SlideRef(key, listed[0].slide or "", self._places.found(listed[0]), len(listed)) for key, listed in first.items()]
+
+    def attach(self, slide: Slide) -> int:
+        """Read the patches of an open slide from it, wherever it lies now; how many there are."""
+        with self._slide_lock:
+            key = self._places.attach(slide)
+        self._pictures.clear()
+        self._work.settle()
+        return sum(p.slide_fingerprint == key for p in self.dataset.patches)
+
+    def patches_of(self, slide: Slide) -> list[Annotation]:
+        """The patches of an open slide, found by its content; see `attach`."""
+        key = slide.fingerprint()
+        if self.attach(slide) == 0:
+            return []
+        return [p for p in self.patches if p.slide_fingerprint == key]
+
+    def relocate(self, fingerprint: str, path: str | Path) -> None:
+        """Say where a slide is now.
+
+        Raises
+        ------
+        DatasetError
+            No patch lies on such a slide, or the file is another slide.
+        SlideError
+            The file cannot be read.
+        """
+        patch = next((p for p in self.dataset.patches if key_of(p) == fingerprint), None)
+        if patch is None:
+            raise DatasetError(f"No patch lies on the slide {fingerprint}.")
+        slide = self._places.relocate(fingerprint, path, patch)
+        if patch.slide_fingerprint is None:
+            named = {"slide_fingerprint": slide.fingerprint(), "slide_mpp": patch.slide_mpp or slide.mpp}
+            patches = (p.model_copy(update=named) if key_of(p) == fingerprint else p for p in self.dataset.patches)
+            self._work.identify(self.dataset.model_copy(update={"patches": tuple(patches)}))
+        self.attach(slide)
+
+    # -- undo --------------------------------------------------------------------------------------
+
+    @property
+    def can_undo(self) -> str | None:
+        """What `undo` would take back; None when there is nothing."""
+        return self._work.can_undo
+
+    @property
+    def can_redo(self) -> str | None:
+        """What `redo` would bring back; None when there is nothing."""
+        return self._work.can_redo
+
+    def undo(self) -> str | None:
+        """Take the last change back; says which, None when there is none."""
+        return self._work.undo()
+
+    def redo(self) -> str | None:
+        """Bring the last undone change back; says which, None when there is none."""
+        return self._work.redo()
+
+    def _edit(self, patch: Patch, sentence: str, **values: Any) -> None:
+        try:
+            new = Patch.model_validate({**patch.model_dump(), **values})
+        except ValidationError as error:
+            given = ", ".join(f"{k}={v!r}" for k, v in values.items() if v is not None)
+            raise DatasetError(f"Patch {patch.id} cannot have {given}: {error.errors()[0]['msg']}.") from None
+        self._work.change(sentence, patches=tuple(new if p is patch else p for p in self.dataset.patches))
