@@ -93,3 +93,35 @@ def test_a_loss_that_is_no_number_stops_with_the_remedy(tmp_path: Path, monkeypa
     monkeypatch.setattr(task, "loss", lambda output, batch: output.mean() * float("nan"))
     with pytest.raises(RunError, match=r"The loss is no longer a number at step 1\. Lower learning_rate"):
         list(fit(task, tmp_path / "w.safetensors"))
+
+
+class Halves(Brightness):
+    """Two kinds of samples: dark ones first in the batch, bright ones after, each with its own loss."""
+
+    def sample_at(self, rng: np.random.Generator, place: int) -> dict[str, Any]:
+        bright = place >= self.settings.batch // 4
+        image = np.full((3, 8, 8), 200 if bright else 50, np.uint8)
+        return {"image": image, "bright": np.asarray(bright), "noise": rng.random(2)}
+
+    def losses(self, network: nn.Module, image: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        assert batch["bright"].tolist() == [False, True, True, True]
+        error = (network(image).mean((1, 2, 3)) - image.mean((1, 2, 3))) ** 2
+        return {"dark": error[~batch["bright"]].mean(), "bright": 2 * error[batch["bright"]].mean()}
+
+
+def test_a_mixed_batch_has_its_kinds_in_place_and_their_losses_apart(tmp_path: Path) -> None:
+    events = list(fit(Halves(steps=60, validate_every=20), tmp_path / "w.safetensors"))
+    steps = [e for e in events if isinstance(e, StepDone)]
+    assert all(e.loss == pytest.approx(e.parts["dark"] + e.parts["bright"]) for e in steps)
+    assert steps[-1].loss < steps[0].loss / 5
+    rows = list(csv.DictReader((tmp_path / "w.curve.csv").open()))
+    for row, part in zip(rows, (steps[:20], steps[20:40], steps[40:])):
+        for name in ("dark", "bright"):
+            assert float(row[f"loss_{name}"]) == pytest.approx(np.mean([e.parts[name] for e in part]), rel=1e-4)
+    assert all(e.weights == tmp_path / "w.safetensors" for e in events if isinstance(e, Validated))
+
+
+def test_one_loss_has_no_parts(tmp_path: Path) -> None:
+    events = list(fit(Brightness(steps=2, validate_every=1), tmp_path / "w.safetensors"))
+    assert [e.parts for e in events if isinstance(e, StepDone)] == [{}, {}]
+    assert "loss_" not in (tmp_path / "w.curve.csv").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from napari_histoseg.metrics.instances import PQ, aji, f1, pixel_scores, pq, score_nuclei
+from napari_histoseg.metrics.joint import Counts, challenge_score, score_joint
 from napari_histoseg.metrics.stain import (
     euclidean,
     find_glass,
@@ -16,7 +17,9 @@ from napari_histoseg.metrics.stain import (
 
 __all__ = [
     "PQ",
+    "Counts",
     "aji",
+    "challenge_score",
     "euclidean",
     "f1",
     "find_glass",
@@ -26,6 +29,7 @@ __all__ = [
     "histogram_correlation",
     "pixel_scores",
     "pq",
+    "score_joint",
     "score_nuclei",
     "score_stain",
     "seam",

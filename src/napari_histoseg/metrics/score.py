@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_histoseg.errors import SettingsError
 from napari_histoseg.metrics.instances import score_nuclei
+from napari_histoseg.metrics.joint import score_joint
 from napari_histoseg.metrics.stain import score_stain
 
 if TYPE_CHECKING:
@@ -27,31 +28,32 @@ MAX_FACTOR = 16.0
 """Largest ratio of pixel sizes between a prediction and its truth."""
 _COUNTS = ("n_true", "n_pred")
 
-METHODS = ("nuclei", "stain")
+METHODS = ("nuclei", "stain", "joint")
 
 
 def score(method: str, prediction: Any, truth: Any, classes: Sequence[str] | None = None, *, source: Any = None) -> dict[str, Any]:
-    """Score a method's labels against the truth, or normalized pictures against a target.
+    """Score a method's labels or class map against the truth, or normalized pictures against a target.
 
     Parameters
     ----------
     method : str
-        ``"nuclei"`` or ``"stain"``.
+        ``"nuclei"``, ``"stain"`` or ``"joint"``.
     prediction, truth : array, path, Result, or list or folder of them
-        For nuclei: labels, 0 background. Files are ``.tif``, ``.png``, ``.npy`` or ``.ome.zarr``; a folder with a
+        For nuclei: labels, 0 background; for joint: class values, 0 background, and 255 in the truth where nothing is
+        annotated. Files are ``.tif``, ``.png``, ``.npy`` or ``.ome.zarr``; a folder with a
         ``run.json`` is a result, another folder holds pictures that pair by name. Lists pair by position.
         A prediction of the same field at another pixel size is resampled (nearest neighbor).
         For stain: pictures, also ``.jpg`` and whatever :func:`~napari_histoseg.open_slide` opens, of up to 100 million
         pixels; ``truth`` is in the style that the prediction should have, and one may serve for several predictions.
     classes : sequence of str, optional
-        For methods with classes; nuclei and stain have none.
+        For joint: names of the class values 0, 1, 2 … in this order; nuclei and stain have none.
     source : as prediction, optional
         For stain: the picture that the prediction was made from, for what was kept of it.
 
     Returns
     -------
     dict
-        For one picture the scores; see `score_nuclei` and `score_stain`. For several their means (``n_true`` and
+        For one picture the scores; see `score_nuclei`, `score_stain` and `score_joint`. For several their means (``n_true`` and
         ``n_pred``: sums) over the pictures for which they are defined, and ``n_images``, ``sd`` (standard deviation of each
         score over the pictures, n - 1) and ``images`` (the scores of each).
 
@@ -65,7 +67,7 @@ def score(method: str, prediction: Any, truth: Any, classes: Sequence[str] | Non
     kinds = PICTURES if method == "stain" else EXTENSIONS
     predicted, true, sources = (_several(given, kinds) for given in (prediction, truth, source))
     if predicted is None and true is None and sources is None:
-        return dict(_one(method, prediction, truth, source))
+        return dict(_one(method, prediction, truth, source, classes))
     if method == "stain" and predicted is not None and true is None:
         # Read once: a style's target serves for all.
         true = dict.fromkeys(predicted, read_picture(truth))
@@ -75,28 +77,30 @@ def score(method: str, prediction: Any, truth: Any, classes: Sequence[str] | Non
         raise SettingsError("There are several predictions and one source. Give one source a prediction.")
     pairs = _paired(predicted, true, "truth")
     before = {} if sources is None else {name: pair[1] for name, pair in _paired(predicted, sources, "source").items()}
-    return _summary({name: _one(method, *pair, before.get(name)) for name, pair in pairs.items()})
+    return _summary({name: _one(method, *pair, before.get(name), classes) for name, pair in pairs.items()})
 
 
 def _check(method: str, classes: Sequence[str] | None, source: Any) -> None:
     if method not in METHODS:
         raise SettingsError(f"The method {method!r} cannot be scored. Methods that can: {', '.join(METHODS)}.")
-    if classes:
+    if classes and method != "joint":
         raise SettingsError(f"{method} is scored without classes. Leave classes out. Got {list(classes)}.")
     if source is not None and method != "stain":
         raise SettingsError(f"{method} is scored without a source. Leave the source out.")
 
 
-def _one(method: str, prediction: Any, truth: Any, source: Any = None) -> dict[str, float]:
+def _one(method: str, prediction: Any, truth: Any, source: Any = None, classes: Sequence[str] | None = None) -> dict[str, float]:
     if method == "stain":
         return score_stain(read_picture(prediction), read_picture(truth), None if source is None else read_picture(source))
     true = read_labels(truth)
-    return score_nuclei(fitted(read_labels(prediction), true.shape), true)
+    predicted = fitted(read_labels(prediction), true.shape)
+    return score_joint(predicted, true, classes) if method == "joint" else score_nuclei(predicted, true)
 
 
 def _summary(scores: Mapping[str, dict[str, float]]) -> dict[str, Any]:
     rows = list(scores.values())
-    columns = {name: np.array([row[name] for row in rows], float) for name in rows[0]}
+    # Class maps have a score for each class that they show.
+    columns = {name: np.array([row.get(name, np.nan) for row in rows], float) for name in dict.fromkeys(n for row in rows for n in row)}
     defined = {name: values[~np.isnan(values)] for name, values in columns.items()}
     result: dict[str, Any] = {name: int(values.sum()) if name in _COUNTS else _mean(values) for name, values in defined.items()}
     spread = {name: float(values.std(ddof=1)) if len(values) > 1 else 0.0 for name, values in defined.items() if name not in _COUNTS}

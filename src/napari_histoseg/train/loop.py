@@ -21,30 +21,35 @@ from napari_histoseg.methods.settings import TrainSettings
 from napari_histoseg.nn.inference import channels_last
 from napari_histoseg.nn.weights import save_weights
 from napari_histoseg.predict.device import choose_device, choose_precision
-from napari_histoseg.train.task import OwnOptimizer, TrainTask
+from napari_histoseg.train.task import MixedTask, OwnOptimizer, Training, TrainTask
 
 MAY_CHANGE = ("device", "threads", "precision", "steps", "validate_every", "patience")
 """Settings that may differ when a training is resumed: where it runs, and how long it goes on."""
 
 
+Task = TrainTask | MixedTask
+
+
 @dataclass(frozen=True)
 class StepDone:
-    """An optimizer step was taken."""
+    """An optimizer step was taken; ``parts`` are the losses that ``loss`` is the sum of, by name, where there are several."""
 
     step: int
     steps: int
     loss: float
     learning_rate: float
     seconds: float
+    parts: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Validated:
-    """Held-out data were scored; ``best`` when these are the weights to keep."""
+    """Held-out data were scored; ``best`` when these are the weights to keep. ``weights`` is the file of the best so far."""
 
     step: int
     scores: dict[str, float]
     best: bool
+    weights: Path
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class _State:
     seconds: float = 0.0
 
 
-def fit(task: TrainTask, out: Path, resume: bool = False) -> Generator[TrainEvent, None, None]:
+def fit(task: Task, out: Path, resume: bool = False) -> Generator[TrainEvent, None, None]:
     """Train a task's network and keep the weights with the best validation score in ``out``.
 
     Closing the iterator stops; what was learned until the last validation stays in the checkpoint beside ``out`` and
@@ -99,12 +104,12 @@ def fit(task: TrainTask, out: Path, resume: bool = False) -> Generator[TrainEven
     begun = time.perf_counter() - state.seconds
     batches = _prefetch(task, state.step)
     for batch in batches:
-        loss = _step(task, state, batch, device, precision)
+        loss, parts = _step(task, state, batch, device, precision)
         state.step += 1
         state.seconds = time.perf_counter() - begun
         rate = state.optimizer.param_groups[0]["lr"]
-        yield StepDone(state.step, settings.steps, loss, rate, state.seconds)
-        curve.loss(loss)
+        yield StepDone(state.step, settings.steps, loss, rate, state.seconds, parts)
+        curve.loss(loss, parts)
         if state.step % settings.validate_every and state.step != settings.steps:
             continue
         validated = _validate(task, state, out)
@@ -119,7 +124,7 @@ def fit(task: TrainTask, out: Path, resume: bool = False) -> Generator[TrainEven
     yield Trained(out, state.best, state.seconds, stopped)
 
 
-def _start(task: TrainTask, device: torch.device) -> _State:
+def _start(task: Training, device: torch.device) -> _State:
     network = channels_last(task.network().to(device))
     average = copy.deepcopy(network).eval()
     own = task.optimizer(network) if isinstance(task, OwnOptimizer) else adamw(network, task.settings)
@@ -140,12 +145,13 @@ def cosine(step: int, steps: int, peak: float) -> float:
     return peak * (0.01 + 0.99 * 0.5 * (1 + float(np.cos(np.pi * done))))
 
 
-def _prefetch(task: TrainTask, first: int) -> Generator[dict[str, Tensor], None, None]:
+def _prefetch(task: Task, first: int) -> Generator[dict[str, Tensor], None, None]:
     """Batches, one ahead in a thread. A sample's randomness hangs on (seed, step, place) alone, so resuming repeats nothing."""
     settings = task.settings
 
     def make(step: int) -> dict[str, Tensor]:
-        rows = [task.sample(np.random.default_rng((settings.seed, step, i))) for i in range(settings.batch)]
+        rngs = [np.random.default_rng((settings.seed, step, i)) for i in range(settings.batch)]
+        rows = [task.sample_at(rng, i) if isinstance(task, MixedTask) else task.sample(rng) for i, rng in enumerate(rngs)]
         return {k: torch.from_numpy(np.stack([row[k] for row in rows])) for k in rows[0]}
 
     with ThreadPoolExecutor(1, "histoseg-samples") as pool:
@@ -157,7 +163,9 @@ def _prefetch(task: TrainTask, first: int) -> Generator[dict[str, Tensor], None,
             yield batch
 
 
-def _step(task: TrainTask, state: _State, batch: dict[str, Tensor], device: torch.device, precision: torch.dtype) -> float:
+def _step(
+    task: Task, state: _State, batch: dict[str, Tensor], device: torch.device, precision: torch.dtype
+) -> tuple[float, dict[str, float]]:
     settings = task.settings
     state.network.train()
     rate = task.rate(state.step) if isinstance(task, OwnOptimizer) else cosine(state.step, settings.steps, settings.learning_rate)
@@ -165,9 +173,8 @@ def _step(task: TrainTask, state: _State, batch: dict[str, Tensor], device: torc
         group["lr"] = rate
     batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
     image = batch["image"].float().div_(255).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-        output = state.network(image)
-    loss = task.loss(output.float(), batch)
+    losses = _losses(task, state.network, image, batch, precision)
+    loss = torch.stack(list(losses.values())).sum()
     value = float(loss.detach())
     if not np.isfinite(value):
         raise RunError(f"The loss is no longer a number at step {state.step + 1}. Lower learning_rate (now {rate:g}) and train again.")
@@ -176,7 +183,16 @@ def _step(task: TrainTask, state: _State, batch: dict[str, Tensor], device: torc
     nn.utils.clip_grad_norm_(state.network.parameters(), 5.0)
     state.optimizer.step()
     _follow(state.average, state.network, min(settings.average_decay, (state.step + 1) / (state.step + 10)))
-    return value
+    return value, {name: float(part.detach()) for name, part in losses.items() if name}
+
+
+def _losses(task: Task, network: nn.Module, image: Tensor, batch: dict[str, Tensor], precision: torch.dtype) -> dict[str, Tensor]:
+    """The losses by name; the one of a task with a single loss has none."""
+    with torch.autocast(image.device.type, precision, enabled=precision != torch.float32):
+        if isinstance(task, MixedTask):
+            return task.losses(network, image, batch)
+        output = network(image)
+    return {"": task.loss(output.float(), batch)}
 
 
 @torch.no_grad()
@@ -189,7 +205,7 @@ def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
             kept.copy_(new)
 
 
-def _validate(task: TrainTask, state: _State, out: Path) -> Validated:
+def _validate(task: Training, state: _State, out: Path) -> Validated:
     scores = task.validate(state.average)
     best = not state.best or scores["score"] > state.best["score"]
     if best:
@@ -197,7 +213,7 @@ def _validate(task: TrainTask, state: _State, out: Path) -> Validated:
         save_weights(out, state.average, task.card(scores, state.seconds))
     else:
         state.since_best += 1
-    return Validated(state.step, scores, best)
+    return Validated(state.step, scores, best, out)
 
 
 def _save(state: _State, path: Path, settings: dict[str, Any]) -> None:
@@ -230,17 +246,18 @@ class _Curve:
     """The learning curve as a CSV file, a row a validation."""
 
     def __init__(self, path: Path, append: bool) -> None:
-        self._path, self._losses = path, list[float]()
+        self._path, self._losses = path, list[dict[str, float]]()
         if not append:
             path.unlink(missing_ok=True)
 
-    def loss(self, value: float) -> None:
-        """Remember a step's loss; a row holds the mean since the last one."""
-        self._losses.append(value)
+    def loss(self, value: float, parts: dict[str, float]) -> None:
+        """Remember a step's loss and its parts; a row holds their means since the last one."""
+        self._losses.append({"loss": value, **{f"loss_{name}": part for name, part in parts.items()}})
 
     def row(self, step: int, rate: float, seconds: float, scores: dict[str, float]) -> None:
         """Append a row and flush it."""
-        values = {"step": step, "loss": float(np.mean(self._losses)), "learning_rate": rate, "seconds": round(seconds, 1), **scores}
+        losses = {name: float(np.mean([loss[name] for loss in self._losses])) for name in self._losses[0]}
+        values = {"step": step, **losses, "learning_rate": rate, "seconds": round(seconds, 1), **scores}
         new = not self._path.exists()
         with self._path.open("a", newline="") as file:
             writer = csv.DictWriter(file, values)
