@@ -3,7 +3,8 @@
     python benchmarks/bench_stain.py [--data DIR] [--size 2048] [--rounds 7]
 
 One thread each. Candidates take turns within each round, so that other work on the machine hits all alike; times are
-processor time of the process, the least of all rounds. torchstain is compared when it can be imported. Prints Markdown.
+processor time of the process, the least of all rounds. torchstain and tiatoolbox are compared when they can be imported, and
+said to be absent otherwise. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -73,6 +74,20 @@ def torchstain_candidates(image: UInt8, target: UInt8) -> Candidates:
     reinhard = torchstain.normalizers.ReinhardNormalizer(backend="numpy")
     reinhard.fit(target)
     made["torchstain Reinhard (numpy)"] = lambda: reinhard.normalize(I=image)
+    return made
+
+
+def tiatoolbox_candidates(image: UInt8, target: UInt8) -> Candidates:
+    """tiatoolbox's normalizers, which measure and apply in one call."""
+    if importlib.util.find_spec("tiatoolbox") is None:
+        return {}
+    from tiatoolbox.tools import stainnorm
+
+    made: Candidates = {}
+    for name in ("Macenko", "Reinhard"):
+        normalizer = stainnorm.get_normalizer(name.lower())
+        normalizer.fit(target.copy())  # it writes into what it is given
+        made[f"tiatoolbox {name}"] = lambda n=normalizer: n.transform(image.copy())
     return made
 
 
@@ -154,9 +169,12 @@ def main() -> None:
         ),
         "numpy Macenko, measure and apply": lambda: plain(image),
         **torchstain_candidates(image, target),
+        **tiatoolbox_candidates(image, target),
     }
+    absent = [name for name in ("torchstain", "tiatoolbox") if importlib.util.find_spec(name) is None]
     times = least(whole, 3)
     show(f"end to end, {megapixels:.1f} megapixels", "ms a megapixel", {n: 1e3 * s / megapixels for n, s in times.items()})
+    print("".join(f"\n{name} is not installed: not compared." for name in absent))
     if not asked.quick:
         show("measure a slide", "s", least(slides(asked.data), 3))
 

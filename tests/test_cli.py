@@ -334,7 +334,7 @@ def test_training_reports_and_returns_its_weights(
         given.update(options, method=method)
         yield StepDone(1, 2, 0.5, 1e-3, 1.0)
         yield StepDone(2, 2, 0.4, 1e-3, 2.0)
-        yield Validated(2, {"score": 0.7}, True)
+        yield Validated(2, {"score": 0.7}, True, options["out"])
         yield Trained(options["out"], {"score": 0.7}, 2.0)
 
     monkeypatch.setattr(hs, "iter_train", fake, raising=False)

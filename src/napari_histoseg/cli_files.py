@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from napari_histoseg.arguments import weights_file
-from napari_histoseg.console import help_without_command, print_json
+from napari_histoseg.console import Progress, help_without_command, print_json
 
 ANY_PATH = click.Path(path_type=Path)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -27,7 +27,12 @@ def export(result: Path, out: Path, overwrite: bool) -> None:
     """
     import napari_histoseg as hs
 
-    click.echo(hs.export(result, out, overwrite=overwrite))
+    progress = Progress()
+    try:
+        written = hs.export(result, out, overwrite=overwrite, step=lambda done, total: progress.update(done, total, f"{done:,} of {total:,}"))
+    finally:
+        progress.close()
+    click.echo(written)
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -280,8 +281,38 @@ def test_export_writes_by_extension(finished: NucleiDock, qtbot: Any, tmp_path: 
 
     result = finished.edit.result
     assert result is not None
-    said: list[str] = []
     out = tmp_path / "nuclei.geojson"
-    export_to(out, result, None, said.append, said.append, finished)
-    qtbot.waitUntil(lambda: any("Written" in sentence for sentence in said), timeout=30_000)
+    job = export_to(out, result, None, finished.progress, finished._problem, finished)
+    with qtbot.waitSignal(job.ended, timeout=30_000):
+        pass
+    assert finished.progress.words.text() == f"Written: {out}"
     assert out.read_text().startswith("{")
+
+
+def test_an_export_is_cancelled_by_the_button(
+    finished: NucleiDock, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_histoseg.gui import export
+
+    out, begun, go_on = tmp_path / "nuclei.csv", threading.Event(), threading.Event()
+
+    def slow(result: Any, out: Path, *, step: Any, **_: Any) -> Path:
+        for piece in range(1000):
+            step(piece, 1000)
+            begun.set()
+            go_on.wait(0.02)
+        return out
+
+    monkeypatch.setattr("napari_histoseg.results.export", slow)
+    monkeypatch.setattr(export.QFileDialog, "getSaveFileName", lambda *_: (str(out), ""))
+    finished.export_button.click()
+    assert begun.wait(20)
+    assert finished.cancel_button.isEnabled()
+    assert not finished.run_button.isEnabled()
+    assert finished.exporting is not None
+    qtbot.waitUntil(lambda: "Writing nuclei.csv" in finished.progress.words.text(), timeout=20_000)
+    with qtbot.waitSignal(finished.exporting.ended, timeout=20_000):
+        finished.cancel_button.click()
+    assert finished.progress.words.text() == "Cancelled. nuclei.csv was not written."
+    assert not finished.cancel_button.isEnabled()
+    assert finished.run_button.isEnabled()

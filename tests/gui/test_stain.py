@@ -476,11 +476,34 @@ def test_what_was_written_is_exported_as_ome_tiff(stains: StainDock, qtbot: Any,
     write(stains, qtbot)
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *a, **k: (str(tmp_path / "out"), ""))
     stains.export_button.click()
-    qtbot.waitUntil(lambda: "Written:" in message(stains), timeout=SECONDS)
+    qtbot.waitUntil(lambda: "Written:" in stains.progress.words.text(), timeout=SECONDS)
     again = open_slide(tmp_path / "out.ome.tif")
     assert again.mpp == pytest.approx(0.5)
     assert stains.writer.result is not None
     np.testing.assert_array_equal(again.read(0, again.bounds), np.asarray(stains.writer.result.image))
+
+
+def test_writing_an_ome_tiff_is_cancelled_by_the_button(
+    stains: StainDock, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_histoseg.results import tiff
+
+    write(stains, qtbot)
+    whole = tiff.tiles
+
+    def slowly(level: Any) -> Any:
+        for _ in range(1000):
+            time.sleep(0.02)
+            yield from whole(level)
+
+    monkeypatch.setattr(tiff, "tiles", slowly)
+    stains.writer.export_to(tmp_path / "out.ome.tif")
+    assert stains.cancel_button.isEnabled()
+    assert not stains.write_button.isEnabled()
+    stains.cancel_button.click()
+    qtbot.waitUntil(lambda: "was not written" in stains.progress.words.text(), timeout=SECONDS)
+    assert not list(tmp_path.glob("*.tif"))
+    assert stains.export_button.isEnabled()
 
 
 def test_without_a_pixel_size_writing_asks_for_it(stains: StainDock, qtbot: Any) -> None:

@@ -173,6 +173,28 @@ def test_exports_follow_corrections(own: Result, tmp_path: Path) -> None:
     assert set(np.unique(labels)) - {0} == set(ids)
 
 
+class Enough(Exception):
+    """What a caller raises to stop an export."""
+
+
+@pytest.mark.parametrize("name", ["a.geojson", "a.csv", "a.parquet", "a.h5ad", "a.tif", "a.ome.tif", "a.zarr", "a.png"])
+def test_an_export_can_be_stopped_and_leaves_nothing(finished: Result, tmp_path: Path, name: str) -> None:
+    def stop(done: int, total: int) -> None:
+        raise Enough
+
+    with pytest.raises(Enough):
+        export(finished, tmp_path / name, step=stop)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_tells_how_far_it_is(finished: Result, tmp_path: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    export(finished, tmp_path / "a.ome.tif", step=lambda done, total: steps.append((done, total)))
+    totals = {total for _, total in steps}
+    assert len(totals) == 1
+    assert [done for done, _ in steps] == list(range(totals.pop()))
+
+
 def test_an_unfinished_result_can_be_exported(scene: Any, write: Any, tmp_path: Path) -> None:
     result = write(tmp_path / "r", scene, "cancelled")
     assert len(pd.read_csv(export(result, tmp_path / "a.csv"))) == len(scene.objects)

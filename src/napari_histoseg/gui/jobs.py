@@ -41,13 +41,27 @@ def _nothing(_: Sequence[Box]) -> None:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is; ``seconds_left`` None until it can be told; ``stored`` when there is something new to see."""
+    """How far a run is; ``seconds_left`` None until it can be told; ``stored`` when there is something new to see.
+
+    ``objects`` is None for work that finds none.
+    """
 
     done: int
     total: int
-    objects: int
+    objects: int | None
     seconds_left: float | None
     stored: bool = True
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of work without tiles is done; ``done`` of ``total``."""
+
+    done: int
+    total: int
+
+
+JobEvent = RunEvent | Part
 
 
 @dataclass(frozen=True)
@@ -97,11 +111,11 @@ class _Pace:
         self.committed = now
         return True
 
-    def progress(self, tile: TileDone) -> Progress:
-        fresh = tile.done - self.begun_with
+    def progress(self, piece: TileDone | Part) -> Progress:
+        fresh = piece.done - self.begun_with
         spent = time.perf_counter() - self.begun_at
-        left = spent / fresh * (tile.total - tile.done) if fresh > 0 else None
-        return Progress(tile.done, tile.total, tile.n_objects, left)
+        left = spent / fresh * (piece.total - piece.done) if fresh > 0 else None
+        return Progress(piece.done, piece.total, piece.n_objects if isinstance(piece, TileDone) else None, left)
 
 
 class _Worker(GeneratorWorker):  # type: ignore[misc]
@@ -141,7 +155,7 @@ class Job(QObject):
     """After any of the three ends."""
 
     def __init__(
-        self, title: str, events: Callable[[], Iterator[RunEvent]], parent: QObject | None = None, stored: Stored | None = None
+        self, title: str, events: Callable[[], Iterator[JobEvent]], parent: QObject | None = None, stored: Stored | None = None
     ) -> None:
         super().__init__(parent)
         self.title = title
@@ -211,7 +225,7 @@ Pump = Callable[[], Generator[object, None, _End]]
 
 
 def _pump(
-    events: Callable[[], Iterator[RunEvent]], stop: threading.Event, pace: _Pace, done: threading.Event, stored: Stored
+    events: Callable[[], Iterator[JobEvent]], stop: threading.Event, pace: _Pace, done: threading.Event, stored: Stored
 ) -> Pump:
     def pump() -> Generator[object, None, _End]:
         """Runs in the worker: events go out as they come, an error becomes the sentence that is shown."""
@@ -235,7 +249,7 @@ def _pump(
 
 
 def _messages(
-    events: Iterator[RunEvent], stop: threading.Event, pace: _Pace, end: _End, stored: Stored
+    events: Iterator[JobEvent], stop: threading.Event, pace: _Pace, end: _End, stored: Stored
 ) -> Generator[object, None, None]:
     store: Any = None
     last: Progress | None = None
@@ -256,6 +270,11 @@ def _messages(
             if pace.due():
                 yield replace(last, stored=fresh)
                 last, fresh = None, False
+        elif isinstance(event, Part):
+            if event.done == 0:
+                pace.begin(0)
+            if pace.due():
+                yield pace.progress(event)
         elif isinstance(event, Notice):
             yield event
         elif isinstance(event, Finished):

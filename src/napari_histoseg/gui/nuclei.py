@@ -16,6 +16,7 @@ from napari_histoseg.gui.features import show_measurements
 from napari_histoseg.gui.folders import FolderPicker, fresh_folder, read_record
 from napari_histoseg.gui.form import SettingsForm
 from napari_histoseg.gui.header import SlideHeader
+from napari_histoseg.gui.jobs import Job
 from napari_histoseg.gui.live_run import LiveRun, Request
 from napari_histoseg.gui.modelpicker import ModelPicker
 from napari_histoseg.gui.models import nuclei_models
@@ -56,6 +57,7 @@ class NucleiDock(QScrollArea):
         self.viewer = napari_viewer
         self.engine: Callable[..., Iterator[RunEvent]] = engine
         self.current: LiveRun | None = None
+        self.exporting: Job | None = None
         self._stopped: dict[str, Request] = {}
         self.header = SlideHeader(napari_viewer)
         self.where = WherePicker(napari_viewer)
@@ -114,13 +116,13 @@ class NucleiDock(QScrollArea):
         self.viewer.layers.events.removed.connect(self._show_state)
 
     def _show_state(self, event: Any = None) -> None:
-        running = self.current is not None
+        running = self.current is not None or self.exporting is not None
         there = self.header.layer is not None
         self.preview_button.setEnabled(there and not running)
         self.run_button.setEnabled(there and not running)
         self.cancel_button.setEnabled(running)
         self.resume_button.setEnabled(there and not running and self._unfinished() is not None)
-        self.export_button.setEnabled(self.edit.result is not None)
+        self.export_button.setEnabled(self.edit.result is not None and not running)
 
     def _problem(self, sentence: str) -> None:
         self.progress.say(sentence, problem=True)
@@ -140,8 +142,10 @@ class NucleiDock(QScrollArea):
         self._try(self._resume)
 
     def cancel(self) -> None:
-        """Stop after the tile in hand."""
-        if self.current is not None:
+        """Stop after the tile in hand; an export at once."""
+        if self.exporting is not None:
+            self.exporting.cancel()
+        elif self.current is not None:
             self.current.job.cancel()
             self.cancel_button.setEnabled(False)
             self.progress.words.setText("Stopping after the tile in hand…")
@@ -278,4 +282,14 @@ class NucleiDock(QScrollArea):
         result = self.edit.result
         if result is not None:
             slide = open_slide_by(result.record.slide.fingerprint, self.viewer.layers)
-            export_result(self, result, slide, self.progress.say, self._problem)
+            self._wait_for(export_result(self, result, slide, self.progress, self._problem))
+
+    def _wait_for(self, job: Job | None) -> None:
+        self.exporting = job
+        if job is not None:
+            job.ended.connect(self._on_exported)
+        self._show_state()
+
+    def _on_exported(self) -> None:
+        self.exporting = None
+        self._show_state()

@@ -40,8 +40,8 @@ class ProgressPanel(QWidget):
         self.words.setText(words)
         self.words.show()
 
-    def show_progress(self, progress: Progress) -> None:
-        """Tiles done, time left, objects so far."""
+    def show_progress(self, progress: Progress, what: str = "") -> None:
+        """Tiles done, time left, objects so far; or ``what`` is done, where there are no tiles."""
         # setValue would repaint at once, and with it the canvas; this way both are painted together, later.
         self.bar.setUpdatesEnabled(False)
         self.bar.setRange(0, max(progress.total, 1))
@@ -49,7 +49,9 @@ class ProgressPanel(QWidget):
         self.bar.setFormat("%p %")
         self.bar.setUpdatesEnabled(True)
         self.bar.show()
-        parts = [f"{progress.done:,} of {progress.total:,} tiles", f"{progress.objects:,} {self._noun}"]
+        parts = [what] if what else [f"{progress.done:,} of {progress.total:,} tiles"]
+        if progress.objects is not None:
+            parts.append(f"{progress.objects:,} {self._noun}")
         if progress.seconds_left is not None and progress.done < progress.total:
             parts.append(f"{duration(progress.seconds_left)} left")
         self.words.setText(" · ".join(parts))

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_histoseg.gui.export import export_to
 from napari_histoseg.gui.folders import fresh_folder, safe_name
+from napari_histoseg.gui.jobs import Job
 from napari_histoseg.gui.live_run import LiveRun, Request
 from napari_histoseg.methods.stain.config import StainSettings
 
@@ -34,13 +35,14 @@ class StainWriter(QObject):
         super().__init__(dock)
         self._dock = dock
         self._run: LiveRun | None = None
+        self._export: Job | None = None
         self._stopped: Request | None = None
         self.result: Result | None = None
 
     @property
     def running(self) -> bool:
         """Whether something is being written."""
-        return self._run is not None
+        return self._run is not None or self._export is not None
 
     def start(self) -> None:
         """Write the whole slide as chosen, or go on with what was stopped if it is the same."""
@@ -74,8 +76,10 @@ class StainWriter(QObject):
         self._dock.show_state()
 
     def cancel(self) -> None:
-        """Stop after the tile in hand."""
-        if self._run is not None:
+        """Stop after the tile in hand; an export at once."""
+        if self._export is not None:
+            self._export.cancel()
+        elif self._run is not None:
             self._run.job.cancel()
             self._dock.cancel_button.setEnabled(False)
             self._dock.progress.words.setText("Stopping after the tile in hand…")
@@ -88,7 +92,18 @@ class StainWriter(QObject):
         name, _ = QFileDialog.getSaveFileName(self._dock, "Export", start, FILTER)
         if name:
             known = name.lower().endswith((".tif", ".tiff", ".zarr"))
-            export_to(Path(name if known else f"{name}.ome.tif"), self.result, None, self._dock.progress.say, self._dock.problem, self._dock)
+            self.export_to(Path(name if known else f"{name}.ome.tif"))
+
+    def export_to(self, out: Path) -> None:
+        """Write the result into a file; `cancel` stops it."""
+        assert self.result is not None
+        self._export = export_to(out, self.result, None, self._dock.progress, self._dock.problem, self._dock)
+        self._export.ended.connect(self._on_exported)
+        self._dock.show_state()
+
+    def _on_exported(self) -> None:
+        self._export = None
+        self._dock.show_state()
 
     def _on_finished(self, result: Result) -> None:
         self.result, self._stopped = result, None

@@ -19,6 +19,8 @@ from qtpy.QtWidgets import (
 
 from napari_histoseg.gui.export import export_result
 from napari_histoseg.gui.highlight import center_of, fly_to, highlight
+from napari_histoseg.gui.jobs import Job
+from napari_histoseg.gui.progress import ProgressPanel
 from napari_histoseg.gui.shown import result_layers_of, result_of
 from napari_histoseg.gui.slides import open_slide_by
 from napari_histoseg.gui.tablemodel import TableModel
@@ -43,9 +45,8 @@ class ObjectsDock(QWidget):
         self.model = TableModel()
         self.view = QTableView()
         self.export_button = QPushButton("Export…")
-        self.message = QLabel()
-        self.message.setWordWrap(True)
-        self.message.hide()
+        self.progress = ProgressPanel()
+        self.exporting: Job | None = None
         # Corrections come in bursts; the table follows once they pause.
         self._later = QTimer(self)
         self._later.setSingleShot(True)
@@ -73,7 +74,7 @@ class ObjectsDock(QWidget):
         top.addWidget(self.export_button)
         layout.addLayout(top)
         layout.addWidget(self.view, 1)
-        layout.addWidget(self.message)
+        layout.addWidget(self.progress)
         self.setMinimumHeight(160)
 
     def _connect(self) -> None:
@@ -178,11 +179,21 @@ class ObjectsDock(QWidget):
             highlight(self.viewer, self.layer, self.model.object_at(row))
 
     def _export(self) -> None:
+        if self.exporting is not None:
+            self.exporting.cancel()
+            return
         result = result_of(self.layer)
         if result is not None:
             slide = open_slide_by(result.record.slide.fingerprint, self.viewer.layers)
-            export_result(self, result, slide, self._say, self._say)
+            self._wait_for(export_result(self, result, slide, self.progress, lambda text: self.progress.say(text, problem=True)))
 
-    def _say(self, sentence: str) -> None:
-        self.message.setText(sentence)
-        self.message.setVisible(bool(sentence))
+    def _wait_for(self, job: Job | None) -> None:
+        """While an export is written, its button cancels it."""
+        self.exporting = job
+        if job is not None:
+            self.export_button.setText("Cancel")
+            job.ended.connect(self._on_exported)
+
+    def _on_exported(self) -> None:
+        self.exporting = None
+        self.export_button.setText("Export…")

@@ -6,19 +6,20 @@ import shutil
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_histoseg.errors import ResultError, SettingsError
 from napari_histoseg.results import geojson, overlay, tables, tiff
-from napari_histoseg.results.files import storage_errors
+from napari_histoseg.results.files import Step, no_step, storage_errors
 from napari_histoseg.results.pyramid import folder_name
 from napari_histoseg.results.result import Result, open_result
 
 if TYPE_CHECKING:
     from napari_histoseg.slide import Slide
 
-Write = Callable[[Result, Path], None]
+Write = Callable[[Result, Path, Step], None]
 
 
 def export(
@@ -28,6 +29,7 @@ def export(
     overwrite: bool = False,
     slide: Slide | None = None,
     max_px: int = 2400,
+    step: Step = no_step,
 ) -> Path:
     """Write a result as a file; it appears under its name only when it is complete.
 
@@ -52,6 +54,9 @@ def export(
         For ``.png``; opened from the record's path when not given, white when that is gone.
     max_px : int
         Longer side of the ``.png`` at most.
+    step : callable, optional
+        Called with (pieces written, pieces in all) before each piece. What it raises stops the export, which then leaves
+        nothing behind.
 
     Raises
     ------
@@ -75,14 +80,15 @@ def export(
         )
     _check_target(target, overwrite)
     with storage_errors(target, remedy="export again"):
-        _write(source, target, extension, writers[extension])
+        _write(source, target, writers[extension], extension, step)
     return target
 
 
 def _writers(slide: Slide | None, max_px: int) -> dict[str, Write]:
     """The writer of each extension; longer extensions come before those that they end with."""
 
-    def picture(result: Result, path: Path) -> None:
+    def picture(result: Result, path: Path, step: Step) -> None:
+        step(0, 1)
         overlay.write_png(result, path, slide, max_px)
 
     return {
@@ -100,12 +106,12 @@ def _writers(slide: Slide | None, max_px: int) -> dict[str, Write]:
     }
 
 
-def _write(source: Result, target: Path, extension: str, write: Write) -> None:
+def _write(source: Result, target: Path, write: Write, extension: str, step: Step) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     # Same extension, because the writers look at it.
     partial = target.with_name(f".{uuid.uuid4().hex}{extension}")
     try:
-        write(source, partial)
+        write(source, partial, step)
         if target.is_dir():
             shutil.rmtree(target)
         partial.replace(target)
@@ -131,5 +137,12 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _copy_zarr(result: Result, path: Path) -> None:
-    shutil.copytree(result.path / folder_name(tiff.main_kind(result)), path)
+def _copy_zarr(result: Result, path: Path, step: Step) -> None:
+    source = result.path / folder_name(tiff.main_kind(result))
+    total, copied = sum(1 for each in source.rglob("*") if each.is_file()), count()
+
+    def copy(name: str, target: str) -> str:
+        step(next(copied), total)
+        return shutil.copy2(name, target)
+
+    shutil.copytree(source, path, copy_function=copy)

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -27,6 +27,13 @@ _REASONS = {
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 RESUME = "run again with --resume"
+
+Step = Callable[[int, int], None]
+"""Hears of (pieces done, pieces in all) before each piece; what it raises stops the work."""
+
+
+def no_step(done: int, total: int) -> None:
+    """Nobody wants to know."""
 
 
 @contextmanager

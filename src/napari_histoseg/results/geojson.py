@@ -19,30 +19,35 @@ import pandas as pd
 import shapely
 from numpy.typing import NDArray
 
+from napari_histoseg.results.files import Step, no_step
 from napari_histoseg.results.pyramid import rgb
 from napari_histoseg.results.record import RunRecord
 from napari_histoseg.results.result import Result
 
+STEP_OBJECTS = 1000
 DECIMALS = 2
 """Coordinates are rounded to a hundredth of a level-0 pixel."""
 _PALETTE = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45")
 
 
-def write_geojson(result: Result, path: Path) -> None:
+def write_geojson(result: Result, path: Path, step: Step = no_step) -> None:
     """Stream a result's objects into a FeatureCollection; compressed when the name ends in ``.gz``."""
     with path.open("wb") as plain:
         if path.name.endswith(".gz"):
             # No time stamp: the same result gives the same bytes.
             with gzip.GzipFile("", "wb", 6, plain, mtime=0) as packed:
-                _write(packed.write, result)
+                _write(packed.write, result, step)
         else:
-            _write(plain.write, result)
+            _write(plain.write, result, step)
 
 
-def _write(write: Callable[[bytes], Any], result: Result) -> None:
+def _write(write: Callable[[bytes], Any], result: Result, step: Step) -> None:
+    total = result.n_stored
     write(b'{"type":"FeatureCollection","features":[')
     separator = "\n"
-    for feature in features(result):
+    for number, feature in enumerate(features(result)):
+        if number % STEP_OBJECTS == 0:
+            step(number, total)
         write((separator + feature).encode())
         separator = ",\n"
     write(b"\n]}\n")

@@ -124,6 +124,11 @@ class Result:
         return "objects" in self._record.outputs
 
     @property
+    def n_stored(self) -> int:
+        """Objects that the run found, before corrections; counted without reading them."""
+        return table.count_rows(table.table_files(self.path))
+
+    @property
     def objects(self) -> pd.DataFrame:
         """One row an object, sorted by id, without outlines; user's corrections included.
 

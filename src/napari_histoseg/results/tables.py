@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from napari_histoseg.errors import SettingsError
 from napari_histoseg.results import table
+from napari_histoseg.results.files import Step, no_step
 from napari_histoseg.results.result import Result
 
 
-def write_csv(result: Result, path: Path) -> None:
+def write_csv(result: Result, path: Path, step: Step = no_step) -> None:
     """One line an object, without outlines; UTF-8, comma, point."""
     with path.open("w", encoding="utf-8", newline="") as file:
         result.schema(outlines=False).empty_table().to_pandas().to_csv(file, index=False)
+        written, total = 0, result.n_stored
         for objects in result.iter_objects(outlines=False):
+            step(written, total)
+            written += len(objects)
             objects.to_csv(file, index=False, header=False)
 
 
-def write_parquet(result: Result, path: Path) -> None:
+def write_parquet(result: Result, path: Path, step: Step = no_step) -> None:
     """One row an object, with outlines (WKB, level-0 pixels)."""
-    table.write_table(path, result.iter_tables(), result.schema())
+    table.write_table(path, _counted(result, step), result.schema())
 
 
-def write_h5ad(result: Result, path: Path) -> None:
-    """AnnData: measurements in ``X``, class in ``obs``, centroids (µm) in ``obsm["spatial"]``."""
+def _counted(result: Result, step: Step) -> Iterator[pa.Table]:
+    written, total = 0, result.n_stored
+    for rows in result.iter_tables():
+        step(written, total)
+        written += rows.num_rows
+        yield rows
+
+
+def write_h5ad(result: Result, path: Path, step: Step = no_step) -> None:
+    """AnnData: measurements in ``X``, class in ``obs``, centroids (µm) in ``obsm["spatial"]``; in one piece."""
     try:
         import anndata
     except ImportError as error:
         raise SettingsError("Writing .h5ad needs the package anndata. Install it with: pip install anndata") from error
     objects = result.objects
+    step(0, 1)
     known = ("id", "centroid_x_um", "centroid_y_um", "probability")
     names = [c for c in objects.columns if c not in known and pd.api.types.is_numeric_dtype(objects[c])]
     obs = pd.DataFrame(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from napari_histoseg.errors import SettingsError
+from napari_histoseg.results.files import Step, no_step
 from napari_histoseg.results.pyramid import Kind
 from napari_histoseg.results.result import Result
 
@@ -28,15 +29,15 @@ def main_kind(result: Result) -> Kind:
     raise SettingsError(f"A result of {result.record.method} has no pixels. Export it as .csv or .parquet.")
 
 
-def write_tiff(result: Result, path: Path) -> None:
+def write_tiff(result: Result, path: Path, step: Step = no_step) -> None:
     """A tiled TIFF with µm/px in its resolution tags."""
     kind = main_kind(result)
     level = result.levels(kind)[0]
     with tifffile.TiffWriter(path, bigtiff=level.nbytes > _BIGTIFF_BYTES) as writer:
-        writer.write(tiles(level), **_options(level, result.mpp), metadata=None, software="napari-histoseg")
+        writer.write(_counted([level], step)[0], **_options(level, result.mpp), metadata=None, software="napari-histoseg")
 
 
-def write_ome_tiff(result: Result, path: Path) -> None:
+def write_ome_tiff(result: Result, path: Path, step: Step = no_step) -> None:
     """A pyramidal OME-TIFF: coarser levels in SubIFDs, µm/px and the place on the slide in OME-XML."""
     kind = main_kind(result)
     levels = result.levels(kind)
@@ -55,14 +56,26 @@ def write_ome_tiff(result: Result, path: Path) -> None:
         }
     big = sum(level.nbytes for level in levels) > _BIGTIFF_BYTES
     with tifffile.TiffWriter(path, bigtiff=big, ome=True) as writer:
-        for number, level in enumerate(levels):
+        for number, (level, pieces) in enumerate(zip(levels, _counted(levels, step), strict=True)):
             mpp = None if result.mpp is None else result.mpp * 2**number
             options = _options(level, mpp)
             if number == 0:
                 options |= {"subifds": len(levels) - 1, "metadata": metadata}
             else:
                 options |= {"subfiletype": 1, "metadata": None}
-            writer.write(tiles(level), **options)
+            writer.write(pieces, **options)
+
+
+def _counted(levels: Sequence[da.Array], step: Step) -> list[Iterator[NDArray[Any]]]:
+    """The tiles of each level; ``step`` hears of every one in all of them."""
+    per_level = [-(-a.shape[0] // TILE_PX) * -(-a.shape[1] // TILE_PX) for a in levels]
+
+    def count(level: da.Array, before: int) -> Iterator[NDArray[Any]]:
+        for number, tile in enumerate(tiles(level), before):
+            step(number, sum(per_level))
+            yield tile
+
+    return [count(level, sum(per_level[:i])) for i, level in enumerate(levels)]
 
 
 def tiles(level: da.Array) -> Iterator[NDArray[Any]]:
