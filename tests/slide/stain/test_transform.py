@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -213,14 +214,34 @@ def test_a_reference_without_tissue_is_refused(own: StainProfile) -> None:
             {"concentrations": (0.5, 3.9)},
             "Eosin would have to become 0.077 times as strong; 0.125 to 4 times is plausible. Reinhard's method is used instead.",
         ),
+        (
+            {"concentrations": (0.4, 1.2)},
+            "Hematoxylin would have to gain 7.6 times on eosin; up to 3.2 times is plausible between H&E slides, "
+            "so one of the two may be missing here. Reinhard's method is used instead.",
+        ),
     ],
-    ids=["collinear", "other stain", "weak", "strong", "ratio"],
+    ids=["collinear", "other stain", "weak", "strong", "ratio", "balance"],
 )
 def test_a_doubtful_measurement_falls_back_to_reinhard(own: StainProfile, colon: StainProfile, stains: dict[str, object], reason: str) -> None:
     normalizer = StainNormalizer(changed(own, **stains), colon)
     assert (normalizer.asked, normalizer.method) == ("macenko", "reinhard")
     assert normalizer.quality.light == "doubtful"
     assert normalizer.quality.reason == reason
+
+
+def test_pictures_without_eosin_are_doubted_and_h_and_e_is_not(data_dir: Path, colon: StainProfile) -> None:
+    index = pd.read_csv(data_dir / "nuclei" / "dsb2018" / "index.csv")
+    purple = index[index.stain_group == "haematoxylin_like"].name
+    sets = {
+        "purple": [data_dir / "nuclei" / "dsb2018" / "images" / f"{name}.png" for name in purple],
+        "h&e": sorted((data_dir / "nuclei" / "consep" / "images").iterdir()),
+    }
+    good = {
+        name: np.mean([StainNormalizer(measure(np.asarray(Image.open(file).convert("RGB"))), colon).quality.light == "good" for file in files])
+        for name, files in sets.items()
+    }
+    assert good["purple"] < 0.05
+    assert good["h&e"] > 0.85
 
 
 @every_method
