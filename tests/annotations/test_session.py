@@ -174,8 +174,8 @@ def test_classes_are_added_renamed_recolored_and_removed(session: AnnotationSess
     session.rename_class(1, "benign gland")
     session.recolor_class(1, "#123456")
     session.remove_class(3)
-    assert [(c.value, c.name) for c in session.classes] == [(1, "benign gland"), (2, "stroma"), (0, "background")]
-    assert session.patch(id).patch.label == "benign gland" and session.classes[0].color == "#123456"
+    assert [(c.value, c.name) for c in session.classes] == [(0, "background"), (1, "benign gland"), (2, "stroma")]
+    assert session.patch(id).patch.label == "benign gland" and session.classes[1].color == "#123456"
 
 
 def test_a_class_in_use_stays(session: AnnotationSession, slide: Slide) -> None:

@@ -74,8 +74,8 @@ def _names() -> Iterator[str]:
 
 
 def next_number(dataset: PatchDataset, folder: Path) -> int:
-    """The first number that neither a patch nor a file in ``masks`` has."""
-    names = [p.id or "" for p in dataset.patches] + [path.stem for path in (folder / "masks").glob("p*")]
+    """The first number that neither a patch nor a file of the session's making has."""
+    names = [p.id or "" for p in dataset.patches] + [path.stem for kind in ("masks", "images") for path in (folder / kind).glob("p*")]
     return 1 + max((int(n[1:]) for n in names if n.startswith("p") and n[1:].isdecimal()), default=0)
 
 

@@ -76,6 +76,10 @@ class Places:
             self._paths[key] = (self.stored(slide.path), slide.mpp)
         return key
 
+    def detach(self, slide: Slide) -> None:
+        """Do not read from an open slide any more, because it is about to be closed."""
+        self._slides = {key: open for key, open in self._slides.items() if open is not slide}
+
     def settled(self, dataset: PatchDataset) -> PatchDataset:
         """The dataset with the paths of slides that moved, and the pixel sizes that were corrected."""
         patches = tuple(self._settle(p) for p in dataset.patches)

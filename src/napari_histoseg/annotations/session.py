@@ -168,7 +168,9 @@ class AnnotationSession:
     def add_class(self, name: str, color: str | None = None, value: int | None = None) -> PatchClass:
         """A new class; ``value`` 0 names the background. Raises DatasetError when name or value are taken."""
         new = class_list.made(self.dataset, name, color, value)
-        self._work.change(f"class '{new.name}' added", classes=(*self.classes, new))
+        # The background comes first in lists and has no number key.
+        classes = (new, *self.classes) if new.value == masks.BACKGROUND else (*self.classes, new)
+        self._work.change(f"class '{new.name}' added", classes=classes)
         return new
 
     def rename_class(self, value: int, name: str) -> None:
@@ -225,6 +227,46 @@ class AnnotationSession:
         self._shape_of(slide, box)
         label = None if value is None else class_list.find(self.dataset, value).name
         return self._add(slide, box, group, {"label": label}, {})
+
+    def bring_in(
+        self,
+        sentence: str,
+        items: Sequence[tuple[Patch, NDArray[np.uint8] | None]],
+        images: Mapping[int, Path] | None = None,
+        classes: Sequence[PatchClass] = (),
+    ) -> list[Annotation]:
+        """Add many patches in one step, with new classes; what importers do.
+
+        Parameters
+        ----------
+        sentence : str
+            What was done, for undo: ``"5 patches imported"``.
+        items : sequence of (Patch, mask or None)
+            Without ids; masks hold values of known or new classes.
+        images : mapping of int to Path
+            By place in ``items``: the picture to copy into the dataset. Undo leaves it there.
+        classes : sequence of PatchClass
+            New ones.
+
+        Returns
+        -------
+        list of Annotation
+        """
+        patches, files, copies = [], {}, {}
+        for number, (patch, mask) in enumerate(items):
+            id = opening.ID.format(self._next + number)
+            named: dict[str, Any] = {"id": id}
+            if mask is not None:
+                named["mask"] = f"masks/{id}.png"
+                files[named["mask"]] = masks.encode(mask)
+            if (picture := (images or {}).get(number)) is not None:
+                named["image"] = f"images/{id}{picture.suffix.lower()}"
+                copies[named["image"]] = picture
+            patches.append(patch.model_copy(update=named))
+        everything = (*self.dataset.patches, *patches)
+        self._work.change(sentence, files, copies, patches=everything, classes=(*self.classes, *classes))
+        self._next += len(items)
+        return [annotation(self.dataset, p, self._work.tallies) for p in patches]
 
     def set_label(self, id: str, value: int | None) -> None:
         """The class of a patch that is not painted in; None takes it back."""
@@ -390,6 +432,11 @@ class AnnotationSession:
         self._pictures.clear()
         self._work.settle()
         return sum(p.slide_fingerprint == key for p in self.dataset.patches)
+
+    def detach(self, slide: Slide) -> None:
+        """Do not read from an open slide any more, because it is about to be closed; its file is opened when needed."""
+        with self._slide_lock:
+            self._places.detach(slide)
 
     def patches_of(self, slide: Slide) -> list[Annotation]:
         """The patches of an open slide, found by its content; see `attach`."""

@@ -8,11 +8,13 @@ behind is known for what it is, and nothing else is ever deleted.
 from __future__ import annotations
 
 import json
+import shutil
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import IO, Any
 
 from napari_histoseg.annotations.dataset import FILE_NAME, PatchDataset, write_dataset
 from napari_histoseg.annotations.history import Files
@@ -72,8 +74,16 @@ class Shelf:
         except FileNotFoundError:
             return None
 
-    def write(self, dataset: PatchDataset, files: Files) -> None:
+    def write(self, dataset: PatchDataset, files: Files, copies: Mapping[str, Path] = MappingProxyType({})) -> None:
         """Bring a step to the disk; when it returns the step outlives a kill and a power cut.
+
+        Parameters
+        ----------
+        dataset : PatchDataset
+        files : mapping of str to bytes or None
+            Contents by name; None deletes.
+        copies : mapping of str to Path
+            Files from elsewhere, by their name here.
 
         Raises
         ------
@@ -84,20 +94,28 @@ class Shelf:
         """
         kept = {name: data for name, data in files.items() if data is not None}
         gone = [name for name, data in files.items() if data is None]
-        new = [name for name in kept if not (self.folder / name).exists()]
+        new = [name for name in (*copies, *kept) if not (self.folder / name).exists()]
         with storage_errors(self.folder, REMEDY), self._undone_on_error(new):
             if new and self._written is not None:
                 self._write_list(self._written, new)
+            for name, source in copies.items():
+                with source.open("rb") as original, self._placed(name) as file:
+                    shutil.copyfileobj(original, file, 1 << 20)
             for name, data in kept.items():
-                path = self.folder / name
-                path.parent.mkdir(exist_ok=True)
-                with atomic(path) as file:
+                with self._placed(name) as file:
                     file.write(data)
             if dataset != self._written or new or gone:
                 self._write_list(dataset, gone)
         self._written = dataset
         for name in gone:
             _drop(self.folder / name)
+
+    @contextmanager
+    def _placed(self, name: str) -> Iterator[IO[bytes]]:
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        with atomic(path) as file:
+            yield file
 
     @contextmanager
     def _undone_on_error(self, new: Iterable[str]) -> Iterator[None]:

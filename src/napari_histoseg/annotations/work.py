@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -54,18 +56,21 @@ class Work:
 
     # -- steps -------------------------------------------------------------------------------------
 
-    def change(self, sentence: str, files: Files | None = None, **values: Any) -> None:
+    def change(self, sentence: str, files: Files | None = None, copies: Mapping[str, Path] | None = None, **values: Any) -> None:
         """A step to a dataset with other ``values``."""
-        self.become(self.dataset.model_copy(update=values), sentence, files)
+        self.become(self.dataset.model_copy(update=values), sentence, files, copies)
 
-    def become(self, dataset: PatchDataset, sentence: str, files: Files | None = None) -> None:
-        """A step to a dataset and contents of files, on the disk when it returns."""
+    def become(self, dataset: PatchDataset, sentence: str, files: Files | None = None, copies: Mapping[str, Path] | None = None) -> None:
+        """A step to a dataset and contents of files, on the disk when it returns.
+
+        ``copies`` are brought into the folder from elsewhere, and stay there when the step is undone.
+        """
         files = files or {}
         if dataset == self.dataset and not files:
             return
         old = {name: self._files.get(name) or self._shelf.read(name) for name in files}
         change = Change(sentence, self.dataset, dataset, old, files)
-        self._apply(dataset, files)
+        self._apply(dataset, files, copies or {})
         self._history.add(change)
         self._announce(change)
 
@@ -110,18 +115,18 @@ class Work:
         self._announce(change)
         return f"Redid: {change.sentence}."
 
-    def _apply(self, dataset: PatchDataset, files: Files) -> None:
+    def _apply(self, dataset: PatchDataset, files: Files, copies: Mapping[str, Path] = MappingProxyType({})) -> None:
         """To the disk first; what is in memory follows only what was written."""
         painted = {name: data for name, data in files.items() if data is not None and name.startswith("masks/")}
         tallies = {name: masks.Tally.of(masks.decode(data)) for name, data in painted.items()}
         dataset = self._places.settled(dataset)
-        self._shelf.write(dataset, files)
+        self._shelf.write(dataset, files, copies)
         self.dataset = dataset
+        # Counts of masks that are gone stay: a thread that draws a picture may still look at them.
         self.tallies |= tallies
         self._files |= painted
         for name in files.keys() - painted.keys():
             self._files.pop(name, None)
-            self.tallies.pop(name, None)
 
     # -- who is told -------------------------------------------------------------------------------
 
