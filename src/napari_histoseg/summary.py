@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_histoseg.results.classmap import class_areas, is_class_map
 from napari_histoseg.slide import Box, TissueMask, is_field, tissue_mask
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def summarize(slide: Slide, result: Result, seconds: float) -> dict[str, Any]:
     record = result.record
     area = examined_mm2(slide, result)
     objects = len(result.objects) if result.has_objects else None
+    classes = {"classes": _classes(result)} if is_class_map(result) else {}
     return {
         "result": str(result.path),
         "method": record.method,
@@ -29,6 +31,7 @@ def summarize(slide: Slide, result: Result, seconds: float) -> dict[str, Any]:
         "objects": objects,
         "area_mm2": area,
         "density_per_mm2": objects / area if objects is not None and area > 0 else None,
+        **classes,
         "tiles": record.n_tiles,
         "failed_tiles": record.failed_tiles,
         "notices": record.notices,
@@ -36,6 +39,12 @@ def summarize(slide: Slide, result: Result, seconds: float) -> dict[str, Any]:
         "device": record.device,
         "seconds": round(seconds, 3),
     }
+
+
+def _classes(result: Result) -> dict[str, dict[str, float]]:
+    """Area and share of each class of a class map."""
+    rows = class_areas(result).set_index("class")[["area_mm2", "share"]]
+    return {str(name): {"area_mm2": float(row.area_mm2), "share": float(row.share)} for name, row in rows.iterrows()}
 
 
 def examined_mm2(slide: Slide, result: Result) -> float:

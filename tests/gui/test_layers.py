@@ -8,6 +8,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 from napari.layers import Image, Labels, Layer, Shapes
@@ -16,6 +17,7 @@ from napari_histoseg._testing import he_image, write_svs
 from napari_histoseg.errors import RegionError, SlideError
 from napari_histoseg.gui.layers import (
     box_around,
+    labels_layer,
     level0_points,
     place,
     slide_layer,
@@ -26,6 +28,7 @@ from napari_histoseg.gui.layers import (
 from napari_histoseg.gui.live import live_levels, reload_levels, show_changes
 from napari_histoseg.gui.slides import is_slide_layer, set_pixel_size, slide_of
 from napari_histoseg.gui.where import drawn_region, outline
+from napari_histoseg.results import ClassRecord
 from napari_histoseg.slide import Box, TissueMask, open_slide
 
 
@@ -42,6 +45,18 @@ def test_a_slide_is_a_multiscale_rgb_layer_with_units(tmp_path: Path) -> None:
     assert tuple(str(u) for u in layer.units) == ("micrometer", "micrometer")
     assert layer.axis_labels == ("y", "x")
     assert slide_of(layer).path == str(path)
+
+
+def test_a_class_map_has_the_names_and_colors_of_its_classes(tmp_path: Path) -> None:
+    values = np.zeros((64, 64), np.uint32)
+    values[8:24, 8:24], values[30:60, 30:60] = 1, 2
+    array = zarr.create_array(tmp_path / "a.zarr", data=values)
+    classes = [ClassRecord(value=0, name="stroma"), ClassRecord(value=1, name="gland", color="#2ca02c"), ClassRecord(value=2, name="fat", color="#d62728")]
+    layer = layer_of(*labels_layer([array], name="x", mpp=1, base=1, frame=Box(0, 0, 64, 64), metadata={}, classes=classes))
+    np.testing.assert_allclose(layer.get_color(1)[:3], np.array([0x2C, 0xA0, 0x2C]) / 255, atol=1e-3)
+    assert layer.get_color(0) is None
+    assert layer.get_color(77)[3] == 0
+    assert "class: gland" in layer.get_status((10, 10), world=True)["value"]
 
 
 def test_without_a_pixel_size_the_units_are_pixels() -> None:

@@ -215,8 +215,8 @@ def test_an_unknown_extension_is_refused_with_the_known_ones(finished: Result, t
 
 
 def test_objects_are_missed_where_there_are_none(scene: Any, write: Any, tmp_path: Path) -> None:
-    result = write(tmp_path / "r", scene, outputs=("labels",))
-    with pytest.raises(SettingsError, match=r"no objects to write as \.geojson"):
+    result = write(tmp_path / "r", scene, outputs=("image",))
+    with pytest.raises(SettingsError, match=r"no objects to write as \.geojson\. Export it as one of \.ome\.tiff, .*\.png\.$"):
         export(result, tmp_path / "out.geojson")
 
 

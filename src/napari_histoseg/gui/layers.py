@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from napari_histoseg.gui.features import status_table
@@ -19,10 +20,10 @@ from napari_histoseg.slide import Box, Slide, TissueMask
 
 if TYPE_CHECKING:
     from napari.layers import Labels, Layer
-    from napari.utils.colormaps import CyclicLabelColormap
+    from napari.utils.colormaps import CyclicLabelColormap, DirectLabelColormap
 
     from napari_histoseg.results import Result
-    from napari_histoseg.results.record import RunRecord
+    from napari_histoseg.results.record import ClassRecord, RunRecord
 
 LayerData = tuple[Any, dict[str, Any], str]
 """What a napari reader returns for a layer: data, keyword arguments, type."""
@@ -95,6 +96,7 @@ def labels_layer(
     metadata: dict[str, Any],
     origin: tuple[float, float] = (0.0, 0.0),
     fresh: bool = False,
+    classes: Sequence[ClassRecord] = (),
 ) -> LayerData:
     """Labels that grow on disk as a multiscale layer.
 
@@ -112,16 +114,29 @@ def labels_layer(
         Where the slide's layer was moved to.
     fresh : bool
         Nothing was written yet; see `live_levels`.
+    classes : sequence of ClassRecord
+        For labels that are class values: their names and colors. Without them labels are ids of objects.
     """
-    keywords = {
+    keywords: dict[str, Any] = {
         "name": name,
         "multiscale": True,
-        "opacity": 0.6,
-        "colormap": object_colors(),
+        "opacity": 0.5 if classes else 0.6,
+        "colormap": class_colors(classes) if classes else object_colors(),
         "metadata": {KEY: metadata},
         **place(mpp, base, frame.x, frame.y, origin),
     }
+    if classes:
+        keywords["features"] = pd.DataFrame({"index": [c.value for c in classes], "class": [c.name for c in classes]})
     return live_levels(arrays, fresh), keywords, "labels"
+
+
+def class_colors(classes: Sequence[ClassRecord]) -> DirectLabelColormap:
+    """The colors that classes have; the background (0) and unknown values are clear."""
+    from napari.utils.colormaps import DirectLabelColormap
+
+    table: dict[int | None, str] = {None: "transparent", 0: "transparent"}
+    table.update({c.value: c.color for c in classes if c.value})
+    return DirectLabelColormap(color_dict=table, name="histoseg classes")
 
 
 def object_colors() -> CyclicLabelColormap:
@@ -163,6 +178,8 @@ def probability_layer(
 
 def result_layers(result: Result) -> list[LayerData]:
     """The layers of a stored result, placed over its slide."""
+    from napari_histoseg.results.classmap import is_class_map
+
     record = result.record
     arrays = result.arrays()
     mpp, base = record.mpp, record.slide.mpp
@@ -174,7 +191,8 @@ def result_layers(result: Result) -> list[LayerData]:
         layers.append(probability_layer(arrays["probability"], name=name, metadata=dict(metadata), **common))
     if arrays.get("labels"):
         name = f"{record.method.capitalize()} of {record.slide.name}"
-        data, keywords, kind = labels_layer(arrays["labels"], name=name, metadata=dict(metadata), **common)
+        classes = record.classes if is_class_map(result) else ()
+        data, keywords, kind = labels_layer(arrays["labels"], name=name, metadata=dict(metadata), classes=classes, **common)
         if result.has_objects:
             keywords["features"] = status_table(result.objects)
         layers.append((data, keywords, kind))

@@ -140,7 +140,9 @@ class LiveRun(QObject):
         }
         if arrays := event.store.arrays().get("labels"):
             name, about = f"{self.request.method.capitalize()} {self._of}", self._about("labels")
-            self._made["labels"] = labels_layer(arrays, name=name, metadata=about, fresh=not event.done, **self._place)
+            record = event.store.record
+            classes = () if "objects" in record.outputs else record.classes
+            self._made["labels"] = labels_layer(arrays, name=name, metadata=about, fresh=not event.done, classes=classes, **self._place)
 
     def _make_probability(self, result: Result) -> None:
         if result.has_objects:

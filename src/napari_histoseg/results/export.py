@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_histoseg.errors import ResultError, SettingsError
-from napari_histoseg.results import geojson, overlay, tables, tiff
+from napari_histoseg.results import classmap, geojson, overlay, tables, tiff
 from napari_histoseg.results.files import Step, no_step, storage_errors
 from napari_histoseg.results.pyramid import folder_name
 from napari_histoseg.results.result import Result, open_result
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from napari_histoseg.slide import Slide
 
 Write = Callable[[Result, Path, Step], None]
+OF_OBJECTS: tuple[Write, ...] = (geojson.write_geojson, tables.write_csv, tables.write_parquet, tables.write_h5ad)
 
 
 def export(
@@ -34,9 +35,11 @@ def export(
     """Write a result as a file; it appears under its name only when it is complete.
 
     ``.geojson``, ``.geojson.gz``
-        Polygons in level-0 pixels with class colors and measurements, as QuPath reads them.
+        Polygons in level-0 pixels with class colors and measurements, as QuPath reads them: objects, or the regions of a
+        class map.
     ``.csv``, ``.parquet``, ``.h5ad``
-        The object table; ``.parquet`` with outlines, ``.h5ad`` (AnnData) with ``obsm["spatial"]`` in µm.
+        The object table; ``.parquet`` with outlines, ``.h5ad`` (AnnData) with ``obsm["spatial"]`` in µm. Of a class map,
+        ``.csv`` is the area of each class.
     ``.tif``, ``.tiff``, ``.ome.tif``, ``.ome.tiff``
         The labels (or the image, where a method makes none) with their pixel size; OME-TIFF with pyramid.
     ``.zarr``
@@ -70,14 +73,13 @@ def export(
     source = result if isinstance(result, Result) else open_result(result)
     target = Path(out)
 
-    writers = _writers(slide, max_px)
+    writers = _writers(slide, max_px) | (classmap.WRITERS if classmap.is_class_map(source) else {})
     extension = next((e for e in writers if target.name.lower().endswith(e)), None)
     if extension is None:
         raise SettingsError(f"{target.name!r} has no extension that a result can be exported to. Use one of {', '.join(writers)}.")
-    if extension in (".geojson", ".geojson.gz", ".csv", ".parquet", ".h5ad") and not source.has_objects:
-        raise SettingsError(
-            f"A result of {source.record.method} has no objects to write as {extension}. Export it as .ome.tif, .tif, .zarr or .png."
-        )
+    if writers[extension] in OF_OBJECTS and not source.has_objects:
+        others = ", ".join(e for e, write in writers.items() if write not in OF_OBJECTS)
+        raise SettingsError(f"A result of {source.record.method} has no objects to write as {extension}. Export it as one of {others}.")
     _check_target(target, overwrite)
     with storage_errors(target, remedy="export again"):
         _write(source, target, writers[extension], extension, step)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -32,22 +32,32 @@ _PALETTE = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#
 
 def write_geojson(result: Result, path: Path, step: Step = no_step) -> None:
     """Stream a result's objects into a FeatureCollection; compressed when the name ends in ``.gz``."""
+
+    def counted() -> Iterator[str]:
+        total = result.n_stored
+        for number, feature in enumerate(features(result)):
+            if number % STEP_OBJECTS == 0:
+                step(number, total)
+            yield feature
+
+    write_collection(path, counted())
+
+
+def write_collection(path: Path, texts: Iterable[str]) -> None:
+    """Write the JSON texts of features as a FeatureCollection; compressed when the name ends in ``.gz``."""
     with path.open("wb") as plain:
         if path.name.endswith(".gz"):
             # No time stamp: the same result gives the same bytes.
             with gzip.GzipFile("", "wb", 6, plain, mtime=0) as packed:
-                _write(packed.write, result, step)
+                _write(packed.write, texts)
         else:
-            _write(plain.write, result, step)
+            _write(plain.write, texts)
 
 
-def _write(write: Callable[[bytes], Any], result: Result, step: Step) -> None:
-    total = result.n_stored
+def _write(write: Callable[[bytes], Any], texts: Iterable[str]) -> None:
     write(b'{"type":"FeatureCollection","features":[')
     separator = "\n"
-    for number, feature in enumerate(features(result)):
-        if number % STEP_OBJECTS == 0:
-            step(number, total)
+    for feature in texts:
         write((separator + feature).encode())
         separator = ",\n"
     write(b"\n]}\n")
