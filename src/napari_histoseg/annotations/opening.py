@@ -94,13 +94,13 @@ def _mask_problems(dataset: PatchDataset, number: int, patch: Patch, tally: mask
     height, width = tally.shape
     if patch.box is not None and not masks.fits(tally.shape, Box(*patch.box)):
         problems.append(f"Patch {number}: the mask {patch.mask} has {width} x {height} px, and its box {patch.box[2]} x {patch.box[3]} other proportions.")
-    if patch.image is not None and (size := _image_size(dataset.path(patch.image))) not in (None, (width, height)):
+    if patch.image is not None and (size := image_size(dataset.path(patch.image))) not in (None, (width, height)):
         assert size is not None
         problems.append(f"Patch {number}: the mask {patch.mask} has {width} x {height} px, its image {patch.image} {size[0]} x {size[1]}.")
     return problems
 
 
-def _image_size(path: Path) -> tuple[int, int] | None:
+def image_size(path: Path) -> tuple[int, int] | None:
     """Width and height from an image's head; None where Pillow does not know the format, or the file is missing."""
     try:
         with Image.open(path) as image:

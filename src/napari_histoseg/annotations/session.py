@@ -14,22 +14,20 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from napari_histoseg.annotations import classes as class_list
-from napari_histoseg.annotations import masks, opening, pictures
+from napari_histoseg.annotations import masks, opening, pictures, placing
 from napari_histoseg.annotations.dataset import FILE_NAME, Patch, PatchClass, PatchDataset
 from napari_histoseg.annotations.entries import Annotation, ClassCount, annotation, class_counts
-from napari_histoseg.annotations.history import Files
 from napari_histoseg.annotations.places import Places, SlideRef, key_of
 from napari_histoseg.annotations.shelf import Shelf
 from napari_histoseg.annotations.work import Changed, Work
-from napari_histoseg.errors import DatasetError, PixelSizeError
+from napari_histoseg.errors import DatasetError
 from napari_histoseg.slide.geometry import Box
-from napari_histoseg.slide.slide import REACH, check_mpp
+from napari_histoseg.slide.slide import check_mpp
 
 if TYPE_CHECKING:
     from napari_histoseg.slide import Slide
 
 Split = Literal["train", "val", "test"]
-MAX_SIDE_PX = 4096
 
 
 class AnnotationSession:
@@ -214,19 +212,25 @@ class AnnotationSession:
         PixelSizeError
             The slide has no pixel size, or one too coarse for the dataset.
         """
-        shape = self._shape_of(slide, box)
-        if max(shape) > MAX_SIDE_PX:
-            raise DatasetError(
-                f"A patch of {shape[1]} x {shape[0]} px is too large to paint in: its sides may have {MAX_SIDE_PX} px at {self.mpp:g} µm/px. Choose a smaller one."
-            )
-        name = f"masks/{opening.ID.format(self._next)}.png"
-        return self._add(slide, box, group, {"mask": name}, {name: masks.encode(masks.blank(shape))})
+        patch, shape = self.patch_for(slide, box, group)
+        placing.paintable(shape, self.mpp)
+        return self._add(patch, masks.blank(shape))
 
     def add_label_patch(self, slide: Slide, box: Box, value: int | None, group: str | None = None) -> Annotation:
         """A patch with one class for all of it; without a class until `set_label`, when ``value`` is None."""
-        self._shape_of(slide, box)
+        patch, _ = self.patch_for(slide, box, group)
         label = None if value is None else class_list.find(self.dataset, value).name
-        return self._add(slide, box, group, {"label": label}, {})
+        return self._add(patch.model_copy(update={"label": label}), None)
+
+    def patch_for(self, slide: Slide, box: Box, group: str | None = None) -> tuple[Patch, tuple[int, int]]:
+        """A patch on a slide for `bring_in`, and the ``(h, w)`` of its mask; raises as `add_mask_patch` does."""
+        shape = placing.shape_on(slide, box, self.mpp)
+        assert slide.path is not None
+        with self._slide_lock:
+            key = self._places.attach(slide)
+        place = (box.x, box.y, box.width, box.height)
+        path, group = self._places.stored(slide.path), group or Path(slide.path).stem
+        return Patch(slide=path, box=place, group=group, slide_fingerprint=key, slide_mpp=slide.mpp), shape
 
     def bring_in(
         self,
@@ -304,46 +308,11 @@ class AnnotationSession:
             raise DatasetError(f"Patch {id} is painted, so it has no class of its own. Paint in it, or add a classification patch at the same place.")
         return patch
 
-    def _shape_of(self, slide: Slide, box: Box) -> tuple[int, int]:
-        if box.empty or box.intersect(slide.bounds).empty:
-            raise DatasetError(f"A patch at x {box.x}, y {box.y} of {box.width} x {box.height} px does not lie on {slide.name} ({slide.width} x {slide.height} px).")
-        if slide.path is None:
-            raise DatasetError(f"{slide.name} comes from no file, so that its patches could not be found again. Save it as a TIFF and open that.")
-        mpp = slide.require_mpp()
-        if mpp > REACH * self.mpp:
-            raise PixelSizeError(
-                f"{slide.name} has {mpp:g} µm/px; this dataset is painted at {self.mpp:g} µm/px, and a slide more than {REACH:g} times coarser lacks the detail. Use a finer slide, or another dataset for this one."
-            )
-        return masks.shape_at(box, mpp, self.mpp)
-
-    def _add(self, slide: Slide, box: Box, group: str | None, what: Mapping[str, Any], files: Files) -> Annotation:
-        assert slide.path is not None
-        key = slide.fingerprint()
-        notice = self._beside(key, box, "mask" in what)
-        id = opening.ID.format(self._next)
-        patch = Patch(
-            slide=self._places.stored(slide.path),
-            box=(box.x, box.y, box.width, box.height),
-            group=group or Path(slide.path).stem,
-            id=id,
-            slide_fingerprint=key,
-            slide_mpp=slide.mpp,
-            **what,
-        )
-        with self._slide_lock:
-            self._places.attach(slide)
-        self._work.change(f"patch {id} added", files, patches=(*self.dataset.patches, patch))
-        self._next += 1
-        return replace(self.patch(id), notice=notice)
-
-    def _beside(self, key: str, box: Box, painted: bool) -> str | None:
-        """A sentence about patches of the same kind that share pixels with a new one; the same box is refused."""
-        others = [p for p in self.dataset.patches if p.slide_fingerprint == key and p.box is not None and (p.mask is not None) == painted]
-        for p in others:
-            if p.box == (box.x, box.y, box.width, box.height):
-                raise DatasetError(f"Patch {p.id} is exactly there already. Choose it, or another place.")
-        shared = [str(p.id) for p in others if p.box is not None and not Box(*p.box).intersect(box).empty]
-        return f"It overlaps {', '.join(shared)}: pixels in both count twice in training." if shared else None
+    def _add(self, patch: Patch, mask: NDArray[np.uint8] | None) -> Annotation:
+        assert patch.box is not None and patch.slide_fingerprint is not None
+        notice = placing.beside(self.dataset, patch.slide_fingerprint, Box(*patch.box), mask is not None)
+        (added,) = self.bring_in(f"patch {opening.ID.format(self._next)} added", [(patch, mask)])
+        return replace(added, notice=notice)
 
     # -- painting ----------------------------------------------------------------------------------
 
