@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from napari_histoseg.methods.joint.loss import (
+    class_loss,
     constant_mask_loss,
     dice_loss,
     frequency_weights,
     pixel_loss,
     presence,
-    presence_loss,
 )
 
 EVEN = torch.ones(3)
@@ -56,23 +56,36 @@ def test_presence_by_hand() -> None:
     maps = logits((0.9, 0.05, 0.05), (0.2, 0.6, 0.2))
     expected = ((0.05**4 + 0.6**4) / 2) ** 0.25
     assert float(presence(maps)[0, 1]) == pytest.approx(expected, rel=1e-5)
-    loss = float(presence_loss(maps, torch.tensor([1]), EVEN, 0))
-    allowed = -(np.log(0.95) + np.log(0.8)) / 2
-    assert loss == pytest.approx(allowed - np.log(expected), rel=1e-4)
-    without = float(presence_loss(maps, torch.tensor([1]), EVEN, None))
-    assert without == pytest.approx(-(np.log(0.05) + np.log(0.6)) / 2 - np.log(expected), rel=1e-4)
+    loss = float(class_loss(maps, torch.tensor([1]), EVEN, 0))
+    # Attention is 1 - p_background: 0.1 in the left half, 0.8 in the right one.
+    right = -(0.1 * np.log(0.05 / 0.1) + 0.8 * np.log(0.6 / 0.8)) / 0.9
+    assert loss == pytest.approx(right - 0.25 * np.log(expected), rel=1e-4)
+    without = float(class_loss(maps, torch.tensor([1]), EVEN, None))
+    assert without == pytest.approx(-(np.log(0.05) + np.log(0.6)) / 2, rel=1e-4)
 
 
 def test_how_much_is_background_is_left_open() -> None:
     little, much = (logits(*[(0.98, 0.01, 0.01)] * (8 - n), *[(0.01, 0.98, 0.01)] * n, side=8) for n in (2, 6))
     other = logits(*[(0.98, 0.01, 0.01)] * 6, *[(0.01, 0.01, 0.98)] * 2, side=8)
-    losses = [float(presence_loss(maps, torch.tensor([1]), EVEN, 0)) for maps in (little, much, other)]
-    assert losses[0] < 0.4 and losses[1] < 0.4 and losses[2] > 2
+    losses = [float(class_loss(maps, torch.tensor([1]), EVEN, 0)) for maps in (little, much, other)]
+    assert losses[0] < 0.3 and losses[1] < 0.3 and losses[2] > 2
+
+
+def test_a_class_moves_no_border_between_foreground_and_background() -> None:
+    maps = torch.zeros(1, 3, 4, 4)
+    maps[:, 1:, :, 2:] = 3
+    maps.requires_grad_()
+    loss = class_loss(maps, torch.tensor([1]), EVEN, 0)
+    loss.backward()
+    gradient = maps.grad
+    assert gradient is not None
+    # What the right class gains, the wrong one loses: all but the small part that asks for presence.
+    assert float(gradient[:, 0].abs().sum()) < 0.2 * float(gradient[:, 2].abs().sum())
 
 
 def test_a_background_patch_is_all_background() -> None:
     clean, dirty = logits((0.98, 0.01, 0.01)), logits((0.98, 0.01, 0.01), (0.01, 0.98, 0.01))
-    losses = [float(presence_loss(maps, torch.tensor([0]), EVEN, 0)) for maps in (clean, dirty)]
+    losses = [float(class_loss(maps, torch.tensor([0]), EVEN, 0)) for maps in (clean, dirty)]
     assert losses[0] < 0.1 and losses[1] > 1
 
 

@@ -50,7 +50,7 @@ class JointTraining(TrainSettings):
         0, ge=0, le=128, title="Width", description="Channels of the first layer; 0 takes 64 for the paper and ImageNet, else 32."
     )
     mpp: float = Field(2.0, gt=0, le=20, title="Pixel size (µm/px)", description="Pixel size that the network works at.")
-    steps: int = Field(400, ge=1, title="Steps", description="Optimizer steps in all.")
+    steps: int = Field(600, ge=1, title="Steps", description="Optimizer steps in all.")
     batch: int = Field(16, ge=4, le=512, title="Batch", description="Crops a step; the paper's is 20.")
     crop_px: int = Field(128, ge=32, le=2048, multiple_of=16, title="Crop", description="Side of a training crop; the paper's is 128.")
     mix: float = Field(

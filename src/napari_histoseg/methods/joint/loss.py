@@ -16,6 +16,7 @@ LARGEST_WEIGHT = 20.0
 """A class of a few pixels does not outweigh all others."""
 SHARPNESS = 4.0
 """Power of the mean that says whether a class is present: 1 would ask for it everywhere, more for a small place."""
+PRESENCE_WEIGHT = 0.25
 POWERS = {"inverse": 1.0, "root": 0.5, "none": 0.0}
 
 
@@ -61,13 +62,15 @@ def dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
     return (1 - dice)[present].mean() if bool(present.any()) else logits.sum() * 0
 
 
-def presence_loss(maps: Tensor, label: Tensor, weights: Tensor, background: int | None) -> Tensor:
+def class_loss(maps: Tensor, label: Tensor, weights: Tensor, background: int | None) -> Tensor:
     """What a patch's class says about its pixels.
 
-    Two things follow from "this patch is of class c": no pixel is of a class other than c and background, and c is somewhere
-    in it. The first is -log(p_c + p_background), mean over the pixels; the second -log of the power mean (exponent 4) of p_c
-    over the pixels, so that a small place is enough. Neither says how much of a patch is background, which the
-    classification module of the paper has to guess.
+    For a patch of class c two things are asked. Where the network sees foreground, it is c:
+    -Σ a log(p_c / Σ_foreground p) / Σ a over the pixels, with the attention a = Σ_foreground p, through which nothing is
+    learned. And c is somewhere: -log of the power mean (exponent 4) of p_c over the pixels, at a quarter of the weight, so
+    that a small place is enough. Neither says how much of a patch is background, which the classification module of the
+    paper has to guess. A patch of the background class is background in every pixel, and without a background class all
+    pixels are c.
 
     Parameters
     ----------
@@ -80,13 +83,17 @@ def presence_loss(maps: Tensor, label: Tensor, weights: Tensor, background: int 
     """
     chance = functional.log_softmax(maps.float(), 1).flatten(2)
     own = chance[torch.arange(len(label)), label]
-    allowed = own
-    if background is not None:
-        with_background = torch.logaddexp(own, chance[:, background])
-        allowed = torch.where((label == background)[:, None], own, with_background)
-    somewhere = (torch.logsumexp(SHARPNESS * own, 1) - float(np.log(own.shape[1]))) / SHARPNESS
+    everywhere = -own.mean(1)
+    if background is None:
+        loss = everywhere
+    else:
+        front = torch.logsumexp(chance[:, [i for i in range(maps.shape[1]) if i != background]], 1)
+        attention = front.detach().exp()
+        right = (attention * (front - own)).sum(1) / attention.sum(1).clamp(min=1e-6)
+        somewhere = -(torch.logsumexp(SHARPNESS * own, 1) - float(np.log(own.shape[1]))) / SHARPNESS
+        loss = torch.where(label == background, everywhere, right + PRESENCE_WEIGHT * somewhere)
     weight = weights[label]
-    return ((-allowed.mean(1) - somewhere) * weight).sum() / weight.sum().clamp(min=1e-6)
+    return (loss * weight).sum() / weight.sum().clamp(min=1e-6)
 
 
 def constant_mask_loss(maps: Tensor, label: Tensor, weights: Tensor) -> Tensor:
@@ -96,7 +103,7 @@ def constant_mask_loss(maps: Tensor, label: Tensor, weights: Tensor) -> Tensor:
 
 
 def presence(maps: Tensor) -> Tensor:
-    """Presence of each class in a patch (n, classes), 0–1: the power mean of :func:`presence_loss`, from logits (n, classes, h, w)."""
+    """Presence of each class in a patch (n, classes), 0–1: the power mean of :func:`class_loss`, from logits (n, classes, h, w)."""
     return torch.softmax(maps.float(), 1).pow(SHARPNESS).mean((2, 3)).pow(1 / SHARPNESS)
 
 

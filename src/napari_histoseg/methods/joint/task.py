@@ -182,7 +182,7 @@ class JointTask:
     def _classification(self, network: JointNetwork, maps: Tensor, label: Tensor) -> Tensor:
         weights = losses.as_tensor(self.patch_weights, maps)
         if not isinstance(network, PaperNetwork):
-            return losses.presence_loss(maps, label, weights, self.background)
+            return losses.class_loss(maps, label, weights, self.background)
         loss = nn.functional.cross_entropy(network.classify(maps).float(), label, weights)
         if self.settings.head == "maxpool":
             loss = loss + losses.constant_mask_loss(maps.float(), label, losses.as_tensor(self.pixel_weights, maps))
