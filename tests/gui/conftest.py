@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from napari_histoseg._testing import he_tissue
-from napari_histoseg.gui import jobs, nuclei
+from napari_histoseg.gui import jobs, rundock
 from napari_histoseg.gui.nuclei import NucleiDock
 from napari_histoseg.gui.shown import show_layers
 from napari_histoseg.slide import Slide, open_slide
@@ -27,7 +27,7 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each test has its own folders, imports nothing ahead, and leaves no job behind."""
     monkeypatch.setenv("HISTOSEG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HISTOSEG_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setattr(nuclei, "warm_up", lambda viewer: None)
+    monkeypatch.setattr(rundock, "warm_up", lambda viewer: None)
     yield
     assert jobs.stop_all(60)
     jobs.RUNNING.clear()

@@ -15,6 +15,7 @@ from napari_histoseg.gui.qt import Signal
 if TYPE_CHECKING:
     from napari_histoseg.nn.weights import ModelCard
 
+NONE = "None yet"
 FROM_FILE = "From a file…"
 
 
@@ -66,14 +67,21 @@ class ModelPicker(QWidget):
 
     def _fill(self, index: int) -> None:
         self.combo.clear()
-        self.combo.addItems([choice.title for choice in self._choices] + [FROM_FILE])
+        # Without a model the line "From a file…" would be chosen already, and choosing it would do nothing.
+        titles = [choice.title for choice in self._choices] or [NONE]
+        self.combo.addItems([*titles, FROM_FILE])
         self.combo.setCurrentIndex(index)
         self._last = index
         self._show()
 
     @property
+    def any(self) -> bool:
+        """Whether there is a model."""
+        return bool(self._choices)
+
+    @property
     def choice(self) -> ModelChoice:
-        """The chosen model."""
+        """The chosen model; see `any`."""
         return self._choices[self._last]
 
     def add_file(self, path: Path) -> None:
@@ -91,7 +99,7 @@ class ModelPicker(QWidget):
         self.changed.emit()
 
     def _on_activated(self, index: int) -> None:
-        if index < len(self._choices):
+        if index < max(len(self._choices), 1):
             self._last = index
             self._show()
             self.changed.emit()
@@ -103,6 +111,10 @@ class ModelPicker(QWidget):
             self.combo.setCurrentIndex(self._last)
 
     def _show(self) -> None:
+        self.about.setVisible(self.any)
+        if not self.any:
+            self.combo.setToolTip("Train a model, or choose its file.")
+            return
         choice = self.choice
         text = choice.note if choice.card is None else card_text(choice.card)
         self.card.setText(text)

@@ -15,11 +15,11 @@ from napari_histoseg.gui.background import in_background
 from napari_histoseg.gui.folders import FolderPicker
 from napari_histoseg.gui.header import SlideHeader
 from napari_histoseg.gui.layers import KEY, LayerData
-from napari_histoseg.gui.nuclei import engine
 from napari_histoseg.gui.parts import button, group
 from napari_histoseg.gui.prepare import prepare
 from napari_histoseg.gui.progress import ProgressPanel
 from napari_histoseg.gui.qt import Signal
+from napari_histoseg.gui.rundock import engine
 from napari_histoseg.gui.shown import add_in_turns
 from napari_histoseg.gui.stainchoice import TITLES, StainChoice
 from napari_histoseg.gui.stainfit import Latest, Look, look, normalizer_of, stain_of, target_name
