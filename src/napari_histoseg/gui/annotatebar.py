@@ -42,13 +42,13 @@ class PlaceBar(QWidget):
         super().__init__(parent)
         self._desk, self._tools = desk, tools
         self.mask_button = button(
-            f"Segmentation patch ({NEW_MASK})",
-            "Place a frame in the middle of the view and paint in it.",
+            f"+ Segmentation ({NEW_MASK})",
+            "New segmentation patch here: a frame in the middle of the view, to be painted in.",
             partial(desk.try_, keys.new_mask_patch),
         )
         self.label_button = button(
-            f"Classification patches ({NEW_LABEL})",
-            "Click where a patch shall be and press 1–9: all of it has this class.",
+            f"+ Classification ({NEW_LABEL})",
+            "New classification patches: click where one shall be and press 1–9, its class.",
             partial(tools.choose, PLACE),
         )
         self.label_button.setCheckable(True)

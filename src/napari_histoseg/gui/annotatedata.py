@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QMenu, QPushButton, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QMenu, QPushButton, QVBoxLayout, QWidget
 
 from napari_histoseg.gui.annotatenew import NewDataset
 from napari_histoseg.gui.background import in_background
@@ -15,10 +15,14 @@ from napari_histoseg.gui.folders import FolderPicker
 from napari_histoseg.gui.parts import button
 
 if TYPE_CHECKING:
+    from napari_histoseg.annotations.imports import ImportReport, Kind
     from napari_histoseg.annotations.places import SlideRef
     from napari_histoseg.gui.annotatedesk import Desk
 
 GEOJSON, MASKS, CLASSES = "QuPath GeoJSON of this slide…", "Folder of images and masks…", "Folder with a folder for each class…"
+
+NOTICES = 4
+"""So many remarks of an import are shown."""
 
 
 class DatasetRow(QWidget):
@@ -38,10 +42,8 @@ class DatasetRow(QWidget):
         self.name.setWordWrap(True)
         self.new_button = button("New…", "Make a dataset: a folder that keeps what you paint.", self.ask_new)
         self.open_button = button("Open…", "Go on with a dataset.", self.ask_open)
-        self.import_button = QToolButton()
-        self.import_button.setText("Import")
+        self.import_button = QPushButton("Import")
         self.import_button.setToolTip("Bring in annotations that were made elsewhere.")
-        self.import_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self.actions_of: dict[str, Any] = {}
         self.missing = QLabel()
         self.missing.setWordWrap(True)
@@ -59,7 +61,7 @@ class DatasetRow(QWidget):
 
     def _lay_out(self) -> None:
         menu = QMenu(self.import_button)
-        for text, action in ((GEOJSON, self.ask_geojson), (MASKS, partial(self.ask_folder, "masks")), (CLASSES, partial(self.ask_folder, "classes"))):
+        for text, action in ((GEOJSON, self.ask_geojson), (MASKS, lambda: self.ask_folder("masks")), (CLASSES, lambda: self.ask_folder("classes"))):
             made = menu.addAction(text)
             assert made is not None
             made.triggered.connect(lambda _=False, a=action: a())
@@ -165,7 +167,7 @@ class DatasetRow(QWidget):
         if chosen:
             self._desk.do(lambda: self.import_geojson(Path(chosen)))
 
-    def ask_folder(self, kind: str) -> None:
+    def ask_folder(self, kind: Kind) -> None:
         """Ask for a folder of annotated images and bring them in."""
         if chosen := QFileDialog.getExistingDirectory(self, MASKS if kind == "masks" else CLASSES):
             self._desk.do(lambda: self.import_folder(Path(chosen), kind))
@@ -174,14 +176,15 @@ class DatasetRow(QWidget):
 
     def import_geojson(self, path: Path) -> None:
         """Regions of the slide that is annotated become painted patches."""
-        from napari_histoseg.annotations.imports import import_geojson  # type: ignore[import-not-found, unused-ignore]
+        from napari_histoseg.annotations.imports import import_geojson
 
         session, slide = self._desk.require(), self._desk.require_slide()
-        self._import(path, lambda: import_geojson(session, slide, path))
+        side = self._desk.patch_px * session.mpp
+        self._import(path, lambda: import_geojson(session, slide, path, patch_um=side))
 
-    def import_folder(self, path: Path, kind: str) -> None:
+    def import_folder(self, path: Path, kind: Kind) -> None:
         """Annotated images become patches; they are copied into the dataset."""
-        from napari_histoseg.annotations.imports import import_folder  # type: ignore[import-not-found, unused-ignore]
+        from napari_histoseg.annotations.imports import import_folder
 
         session = self._desk.require()
         self._import(path, lambda: import_folder(session, path, kind=kind))
@@ -191,8 +194,8 @@ class DatasetRow(QWidget):
         self._desk.said.emit(f"Importing {path.name}…")
         self._desk.in_thread(f"Importing {path.name}", work, partial(self._imported, path))
 
-    def _imported(self, path: Path, report: Any) -> None:
-        notices = [str(each) for each in report.notices]
-        n = report.added if isinstance(report.added, int) else len(report.added)
-        self._desk.said.emit(" ".join([f"{n} patch{'' if n == 1 else 'es'} from {path.name}.", *notices[:4]]))
+    def _imported(self, path: Path, report: ImportReport) -> None:
+        n = len(report.added)
+        more = [f"And {len(report.notices) - NOTICES} more remarks."] if len(report.notices) > NOTICES else []
+        self._desk.said.emit(" ".join([f"{n} patch{'' if n == 1 else 'es'} from {path.name}.", *report.notices[:NOTICES], *more]))
 

@@ -228,7 +228,9 @@ class Desk(Book):
         elif patch.box is not None:
             self.layers.open(self.mask_of(patch.id), patch.box)
         else:
-            self._show_image(patch)
+            self.layers.open_beside(self.mask_of(patch.id), patch.mpp)
+        if self.current is not None and self.current.box is None:
+            self._show_image(self.current)
         self.loader.find_pieces(None if patch is None else patch.id)
         if self.layers.map is not None:
             self.layers.map.hide(None if patch is None else patch.id)
@@ -236,16 +238,15 @@ class Desk(Book):
 
     def _show_image(self, patch: Annotation) -> None:
         """A patch that is an image of its own lies left of the slide."""
-        session = self.require()
 
         def done(image: Any) -> None:
             if self.chosen == patch.id:
                 self.layers.show_picture(image, patch.mpp)
-                self.layers.open_beside(self.mask_of(patch.id), patch.mpp)
-                self.class_changed.emit()
+                fly(self.viewer, beside(image.shape, patch.mpp))
+                # Showing a picture takes the paint layer's turn.
+                self.chosen_changed.emit()
 
-        self.layers.open_beside(self.mask_of(patch.id), patch.mpp)
-        in_background("Reading a patch", partial(session.image, patch.id), done, self.problem.emit, self)
+        in_background("Reading a patch", partial(self.require().image, patch.id), done, self.problem.emit, self)
 
     def mask_of(self, number: str) -> Mask:
         """A copy of a patch's mask; the painted one where it could not be written."""
@@ -281,13 +282,11 @@ class Desk(Book):
             self.go_to(number)
 
     def fly_to(self, number: str) -> None:
-        """Move the view onto a patch of this slide, or onto one that is an image of its own."""
+        """Move the view onto a patch of this slide."""
         patch = self.find(number)
         if patch is not None and patch.box is not None and self.layer is not None and self._lies_here(patch):
             box = patch.box
             fly(self.viewer, world_points(self.layer, [(box.x, box.y), (box.right, box.bottom)]))
-        elif patch is not None and patch.box is None and patch.shape is not None:
-            fly(self.viewer, beside(patch.shape, patch.mpp))
 
     def at(self, world: Any) -> Annotation | None:
         """The patch at a world point; of several the smallest."""
@@ -324,6 +323,7 @@ class Desk(Book):
         patch = self.require().add_mask_patch(self.require_slide(), box, group=self._group())
         self.choose(patch.id)
         self.fly_to(patch.id)
+        self.said.emit(patch.notice or f"Patch {patch.id} is there. Choose a class with its key and paint; every stroke is saved.")
 
     def new_label_patch(self, world: Any) -> None:
         """Place a patch around a world point, for the class that is given next."""

@@ -29,6 +29,7 @@ MASK_COLOR = "#101010"
 UNKNOWN_COLOR = "#8a8a8a"
 CHOSEN_COLOR = "#ffe14d"
 BACKGROUND_COLOR = "#8c8c8c"
+FAINT = "#8c8c8c80"
 FRAME_PX = 2.5
 """Frames are this wide on the screen."""
 MASK_OPACITY = 0.55
@@ -47,10 +48,10 @@ class Frame:
 
 
 def class_colors(classes: Sequence[PatchClass]) -> DirectLabelColormap:
-    """Classes in their colors, background in gray unless it has a color of its own, and nothing where nobody annotated."""
+    """Classes in their colors, background in faint gray unless it has a color of its own, and nothing where nobody annotated."""
     from napari.utils.colormaps import DirectLabelColormap
 
-    colors: dict[int | None, Any] = {0: BACKGROUND_COLOR, UNLABELED: "transparent", None: "#ff00ff"}
+    colors: dict[int | None, Any] = {0: FAINT, UNLABELED: "transparent", None: "#ff00ff"}
     colors |= {each.value: each.color for each in classes}
     return DirectLabelColormap(color_dict=colors, background_value=UNLABELED)
 
@@ -279,7 +280,7 @@ def _beside(width_um: float) -> tuple[float, float]:
     return 0.0, -width_um - GAP_UM
 
 
-def beside(shape: tuple[int, int], mpp: float) -> NDArray[np.float64]:
-    """Corners ``(y, x)`` in µm of a patch ``(h, w)`` that is an image of its own."""
+def beside(shape: tuple[int, ...], mpp: float) -> NDArray[np.float64]:
+    """Corners ``(y, x)`` in µm of a patch ``(h, w, …)`` that is an image of its own."""
     top, left = _beside(shape[1] * mpp)
     return np.array([(top, left), (top + shape[0] * mpp, left + shape[1] * mpp)])

@@ -80,7 +80,8 @@ class MaskMap:
             if number not in self._boxes:
                 return
             step = max(1, -(-max(mask.shape) // OVERVIEW_PX))
-            self._overviews[number] = (np.ascontiguousarray(mask[step // 2 :: step, step // 2 :: step]), mask.shape[:2])
+            top, left = (min(step // 2, n - 1) for n in mask.shape[:2])
+            self._overviews[number] = (np.ascontiguousarray(mask[top::step, left::step]), mask.shape[:2])
             self._full[number] = mask
             self._full.move_to_end(number)
             while len(self._full) > FULL:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject
@@ -38,8 +39,7 @@ class Room(QObject):
         """A panel is in the window."""
         if panel not in self._panels:
             self._panels.append(panel)
-        if self not in ROOMS:
-            ROOMS.append(self)
+        ROOMS.add(self)
         window = main_window(panel)
         if window is not None and id(window) not in self._known:
             self._known.add(id(window))
@@ -50,15 +50,14 @@ class Room(QObject):
         """A panel was closed. With the last one the dataset is left, so that other windows can open it."""
         if panel in self._panels:
             self._panels.remove(panel)
-        if not self._panels and self in ROOMS:
-            ROOMS.remove(self)
+        if not self._panels:
+            ROOMS.discard(self)
             self.desk.close()
 
     def _abandon(self) -> None:
         self._panels.clear()
-        if self in ROOMS:
-            ROOMS.remove(self)
-            self.desk.abandon()
+        ROOMS.discard(self)
+        self.desk.abandon()
 
     def step(self, rows: int) -> None:
         """Go to the patch so many rows further."""
@@ -68,16 +67,17 @@ class Room(QObject):
             self.desk.go_to(self.patches.id_at((row + rows) % n if row >= 0 else 0))
 
 
-ROOMS: list[Room] = []
-"""Of the windows that are open."""
+ROOMS: weakref.WeakSet[Room] = weakref.WeakSet()
+"""Of the windows that are open; panels keep theirs alive."""
 
 
 def room_of(viewer: Viewer) -> Room:
     """The room of a viewer's window, made when there is none."""
     window: Any = viewer.window
     # napari hands plugins a stand-in for the viewer: equal windows are the same one.
-    for room in ROOMS:
+    for room in list(ROOMS):
         if room.window == window:
             return room
-    ROOMS.append(Room(viewer))
-    return ROOMS[-1]
+    made = Room(viewer)
+    ROOMS.add(made)
+    return made

@@ -174,6 +174,7 @@ class Tools(QObject):
         while event.type == "mouse_move":
             moved = max(moved, float(np.abs(np.array(event.pos, float) - begun).max()))
             yield
+        moved = max(moved, float(np.abs(np.array(event.pos, float) - begun).max()))
         if moved <= CLICK_PX:
             self.click(event.position)
 
