@@ -17,6 +17,8 @@ from napari_histoseg.nn.weights import ModelCard, read_card
 if TYPE_CHECKING:
     from napari_histoseg.annotations.dataset import Patch, PatchDataset
 
+Shown = list[tuple[str, set[str]]]
+"""Keys of patches, each with the names of the classes that it shows."""
 USUAL_EXPONENT = 0.5
 """Of the power law where a class has no history: twice the patches, 0.7 times the error."""
 MOST_EXPONENT = 2.0
@@ -26,6 +28,8 @@ LEAST_POINTS = 3
 LEAST_ERROR = 1e-3
 UNKNOWN_F1 = 0.5
 """Of a class that was not measured, where none was."""
+SMALLEST_SHOWN = 0.005
+"""A gain below it would be shown as 0."""
 BACKGROUND = "background"
 SCORE = "f1_"
 """Held-out F1 of a class in a model card's scores: this and its name."""
@@ -131,11 +135,10 @@ def fitted_exponent(points: Sequence[Point]) -> float | None:
 
 
 def _sentence(advice: Advice, first: bool) -> str:
-    has = "1 patch" if advice.patches == 1 else f"{advice.patches or 'no'} patch{'' if advice.patches == 1 else 'es'}"
-    measured = f"it has {has} and F1 {advice.f1:.2f}" if advice.f1 is not None else f"it has {has}, and no held-out patch shows it"
-    gain = f"expected +{advice.gain:.2f} macro F1 (estimate)" if advice.gain >= 0.005 else "expected less than +0.01 macro F1 (estimate)"
-    help_ = "would help most" if first else "would help less"
-    return f"A patch of '{advice.name}' {help_}: {measured}; {gain}."
+    has = {0: "no patch", 1: "1 patch"}.get(advice.patches, f"{advice.patches} patches")
+    measured = f"it has {has} and F1 {advice.f1:.2f}" if advice.f1 is not None else f"it has {has}, and its F1 was not measured"
+    gain = f"+{advice.gain:.2f}" if advice.gain >= SMALLEST_SHOWN else "less than +0.01"
+    return f"A patch of '{advice.name}' would help {'most' if first else 'less'}: {measured}; expected {gain} macro F1 (estimate)."
 
 
 def counts_of(dataset: PatchDataset, keys: Collection[str] | None = None) -> dict[str, int]:
@@ -156,22 +159,22 @@ def counts_of(dataset: PatchDataset, keys: Collection[str] | None = None) -> dic
     return _summed(dataset, _shown(dataset), keys)
 
 
-def _summed(dataset: PatchDataset, shown: Mapping[str, set[str]], keys: Collection[str] | None = None) -> dict[str, int]:
+def _summed(dataset: PatchDataset, shown: Shown, keys: Collection[str] | None = None) -> dict[str, int]:
     names = [c.name for c in dataset.classes]
-    chosen = [values for key, values in shown.items() if keys is None or key in keys]
-    if all(c.value for c in dataset.classes) and any(BACKGROUND in values for values in shown.values()):
+    chosen = [values for key, values in shown if keys is None or key in keys]
+    if all(c.value for c in dataset.classes) and any(BACKGROUND in values for _, values in shown):
         names = [BACKGROUND, *(name for name in names if name != BACKGROUND)]
     return {name: sum(name in values for values in chosen) for name in names}
 
 
-def _shown(dataset: PatchDataset) -> dict[str, set[str]]:
-    """Names of the classes that each patch shows, by the patch's key."""
+def _shown(dataset: PatchDataset) -> Shown:
+    """Key of each patch, and the names of the classes that it shows."""
     names = {0: BACKGROUND, **{c.value: c.name for c in dataset.classes}}
-    shown: dict[str, set[str]] = {}
+    shown: Shown = []
     for patch in dataset.patches:
         if patch.split != "test" and (patch.mask is not None or patch.label is not None):
             found = {str(patch.label)} if patch.mask is None else {names[v] for v in _values(dataset.path(patch.mask)) if v in names}
-            shown.setdefault(patch_key(patch), set()).update(found)
+            shown.append((patch_key(patch), found))
     return shown
 
 
@@ -214,7 +217,7 @@ def history_of(paths: Iterable[Path], dataset: PatchDataset) -> list[Point]:
         If a mask of the dataset cannot be read.
     """
     cards = [card for card in map(_card, paths) if card is not None]
-    shown = _shown(dataset) if cards else {}
+    shown = _shown(dataset) if cards else []
     points: set[Point] = set()
     for card in cards:
         keys = {str(key) for entry in card.data for part in ("train_patches", "held_out_patches") for key in entry.get(part, [])}

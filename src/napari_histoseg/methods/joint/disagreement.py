@@ -163,9 +163,9 @@ def _read(slide: Slide, boxes: Sequence[Box], mpp: float, step: Callable[[int, i
             step(i, len(boxes))
         # Padding at one edge would turn with the picture, so a little more of the slide is read on every side.
         side = math.ceil(box.width / downsample / STRIDE_PX) * STRIDE_PX
-        center = [round(v / downsample) - side // 2 for v in (box.x + box.width / 2, box.y + box.height / 2)]
+        x, y = (round(v / downsample) - side // 2 for v in (box.x + box.width / 2, box.y + box.height / 2))
         try:
-            image = slide.read_at(mpp, Box(*center, side, side))
+            image = slide.read_at(mpp, Box(x, y, side, side))
         except TileError as error:
             failed.append(error)
             continue
