@@ -140,6 +140,7 @@ def test_a_slide_must_have_a_pixel_size_a_file_and_detail(session: AnnotationSes
         (np.zeros((3, 4), np.uint8), "The mask for p0001 has 4 x 3 px; it must have 64 x 64 px."),
         (np.full((64, 64), 9, np.uint8), "holds 9, which no class has. It may hold 0 (background), 1 (gland), 2 (stroma), 255 (not annotated)."),
         (np.full((64, 64), -1), "holds -1, which no class has."),
+        (np.full((64, 64), -1, np.int8), "holds -1, which no class has."),
         (np.full((64, 64), 300), "holds 300, which no class has."),
         (np.zeros((64, 64)), "has type float64. A mask holds whole numbers."),
     ],
@@ -162,6 +163,15 @@ def test_a_patch_is_either_painted_or_has_a_class(session: AnnotationSession, sl
         session.remove("p0009")
     with pytest.raises(DatasetError, match="cannot have split='both'"):
         session.set_split(labeled, "both")  # type: ignore[arg-type]
+
+
+def test_a_closed_session_writes_nothing(session: AnnotationSession, slide: Slide) -> None:
+    session.close()
+    with pytest.raises(DatasetError, match=r"was closed, and another window may have it by now\. Open it again"):
+        session.add_mask_patch(slide, Box(0, 0, 256, 256))
+    with pytest.raises(DatasetError, match="was closed"):
+        session.add_class("new")
+    session.close()
 
 
 # -- classes ------------------------------------------------------------------------------------------------------------

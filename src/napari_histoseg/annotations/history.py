@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from napari_histoseg.annotations.dataset import PatchDataset
+from napari_histoseg.annotations.masks import Painted
 
-Files = Mapping[str, bytes | None]
-"""Content by name inside the dataset's folder; None for a file that is not there."""
+Files = Mapping[str, Painted | None]
+"""Masks by name inside the dataset's folder; None for one that is not there."""
 
 MAX_CHANGES = 500
 MAX_BYTES = 64 << 20
@@ -27,7 +28,7 @@ class Change:
     @property
     def size(self) -> int:
         """Bytes of its files."""
-        return sum(len(data) for files in (self.old, self.new) for data in files.values() if data is not None)
+        return sum(len(painted.png) for files in (self.old, self.new) for painted in files.values() if painted is not None)
 
 
 class History:

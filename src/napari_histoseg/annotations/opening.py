@@ -89,8 +89,7 @@ def _tally(path: Path) -> masks.Tally | str:
 def _mask_problems(dataset: PatchDataset, number: int, patch: Patch, tally: masks.Tally, classes_known: bool) -> Sequence[str]:
     problems = []
     if classes_known and (wrong := masks.unknown_values(tally.pixels, dataset.classes)):
-        listed = ", ".join(map(str, wrong[:5])) + (" …" if len(wrong) > 5 else "")
-        problems.append(f"Patch {number}: the mask {patch.mask} holds {listed}, which no class has.")
+        problems.append(f"Patch {number}: the mask {patch.mask} holds {masks.some(wrong)}, which no class has.")
     height, width = tally.shape
     if patch.box is not None and not masks.fits(tally.shape, Box(*patch.box)):
         problems.append(f"Patch {number}: the mask {patch.mask} has {width} x {height} px, and its box {patch.box[2]} x {patch.box[3]} other proportions.")

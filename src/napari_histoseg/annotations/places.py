@@ -68,6 +68,10 @@ class Places:
         self._slides.setdefault(key, slide)
         return patch.model_copy(update={"slide_fingerprint": key, "slide_mpp": patch.slide_mpp or slide.mpp})
 
+    def is_attached(self, slide: Slide) -> bool:
+        """Whether patches are read from just this open slide."""
+        return self._slides.get(slide.fingerprint()) is slide
+
     def attach(self, slide: Slide) -> str:
         """Read patches from an open slide; its key."""
         key = slide.fingerprint()

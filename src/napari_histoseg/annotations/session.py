@@ -262,7 +262,7 @@ class AnnotationSession:
             named: dict[str, Any] = {"id": id}
             if mask is not None:
                 named["mask"] = f"masks/{id}.png"
-                files[named["mask"]] = masks.encode(mask)
+                files[named["mask"]] = masks.Painted.of(mask)
             if (picture := (images or {}).get(number)) is not None:
                 named["image"] = f"images/{id}{picture.suffix.lower()}"
                 copies[named["image"]] = picture
@@ -332,7 +332,7 @@ class AnnotationSession:
         """
         name = self._mask_name(id)
         new = masks.checked(mask, self._work.tallies[name].shape, self.classes, id)
-        if np.array_equal(new, self.mask(id)):
+        if self._work.holds(name, new):
             return
         # Masks that other programs wrote, or that two patches share, stay as they are.
         shared = sum(p.mask == name for p in self.dataset.patches) > 1
@@ -340,7 +340,7 @@ class AnnotationSession:
         patches = self.dataset.patches
         if target != name:
             patches = tuple(p.model_copy(update={"mask": target}) if p.id == id else p for p in patches)
-        self._work.change(f"painting in {id}", {target: masks.encode(new)}, patches=patches)
+        self._work.change(f"painting in {id}", {target: new}, patches=patches)
 
     def _mask_name(self, id: str) -> str:
         patch = self._listed(id)
@@ -397,8 +397,9 @@ class AnnotationSession:
     def attach(self, slide: Slide) -> int:
         """Read the patches of an open slide from it, wherever it lies now; how many there are."""
         with self._slide_lock:
+            if not self._places.is_attached(slide):
+                self._pictures.clear()
             key = self._places.attach(slide)
-        self._pictures.clear()
         self._work.settle()
         return sum(p.slide_fingerprint == key for p in self.dataset.patches)
 

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from napari_histoseg.annotations.dataset import FILE_NAME, PatchDataset, write_dataset
 from napari_histoseg.annotations.history import Files
+from napari_histoseg.annotations.masks import Painted
 from napari_histoseg.errors import DatasetError, ResultError
 from napari_histoseg.results.files import atomic, storage_errors
 from napari_histoseg.results.lock import NAME as LOCK_NAME
@@ -43,6 +44,7 @@ class Shelf:
         self.folder = folder
         self._stamp: tuple[int, int, int] | None = None
         self._written: PatchDataset | None = None
+        self._closed = False
         try:
             with storage_errors(folder, REMEDY):
                 self._lock = Lock(folder)
@@ -50,7 +52,8 @@ class Shelf:
             raise _held(folder) from None
 
     def close(self) -> None:
-        """Give the folder free."""
+        """Give the folder free; nothing is written from here on."""
+        self._closed = True
         self._lock.release()
 
     def take(self, dataset: PatchDataset) -> PatchDataset:
@@ -67,10 +70,10 @@ class Shelf:
         self._written, self._stamp = with_extra(dataset, UNLISTED, None), _stamp(self.folder / FILE_NAME)
         return self._written
 
-    def read(self, name: str) -> bytes | None:
-        """A file's content."""
+    def read(self, name: str) -> Painted | None:
+        """A mask; None when there is no such file."""
         try:
-            return (self.folder / name).read_bytes()
+            return Painted.read((self.folder / name).read_bytes())
         except FileNotFoundError:
             return None
 
@@ -80,8 +83,8 @@ class Shelf:
         Parameters
         ----------
         dataset : PatchDataset
-        files : mapping of str to bytes or None
-            Contents by name; None deletes.
+        files : mapping of str to Painted or None
+            Masks by name; None deletes.
         copies : mapping of str to Path
             Files from elsewhere, by their name here.
 
@@ -90,10 +93,12 @@ class Shelf:
         StorageError
             The folder is as it was before.
         DatasetError
-            Another program changed ``dataset.json``.
+            The folder was closed, or another program changed ``dataset.json``.
         """
-        kept = {name: data for name, data in files.items() if data is not None}
-        gone = [name for name, data in files.items() if data is None]
+        if self._closed:
+            raise DatasetError(f"{self.folder} was closed, and another window may have it by now. Open it again.")
+        kept = {name: painted for name, painted in files.items() if painted is not None}
+        gone = [name for name, painted in files.items() if painted is None]
         new = [name for name in (*copies, *kept) if not (self.folder / name).exists()]
         with storage_errors(self.folder, REMEDY), self._undone_on_error(new):
             if new and self._written is not None:
@@ -101,9 +106,9 @@ class Shelf:
             for name, source in copies.items():
                 with source.open("rb") as original, self._placed(name) as file:
                     shutil.copyfileobj(original, file, 1 << 20)
-            for name, data in kept.items():
+            for name, painted in kept.items():
                 with self._placed(name) as file:
-                    file.write(data)
+                    file.write(painted.png)
             if dataset != self._written or new or gone:
                 self._write_list(dataset, gone)
         self._written = dataset

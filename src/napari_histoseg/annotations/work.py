@@ -34,7 +34,7 @@ class Work:
     def __init__(self, shelf: Shelf, opened: Opened, places: Places) -> None:
         self._shelf, self._places = shelf, places
         self._history = History()
-        self._files: dict[str, bytes] = {}
+        self._painted: dict[str, masks.Painted] = {}
         self._watchers: list[Callable[[Changed], None]] = []
         self.tallies = dict(opened.tallies)
         patches = tuple(places.identify(p) for p in opened.dataset.patches)
@@ -51,8 +51,14 @@ class Work:
 
     def mask(self, name: str) -> NDArray[np.uint8]:
         """The mask in a file, ``(h, w)``."""
-        data = self._files.get(name)
-        return masks.decode(data) if data is not None else masks.load(self._shelf.folder / name)
+        painted = self._painted.get(name)
+        return painted.mask() if painted is not None else masks.load(self._shelf.folder / name)
+
+    def holds(self, name: str, painted: masks.Painted) -> bool:
+        """Whether a file holds just that mask."""
+        if (there := self._painted.get(name)) is not None:
+            return there.png == painted.png
+        return np.array_equal(self.mask(name), painted.mask())
 
     # -- steps -------------------------------------------------------------------------------------
 
@@ -68,7 +74,7 @@ class Work:
         files = files or {}
         if dataset == self.dataset and not files:
             return
-        old = {name: self._files.get(name) or self._shelf.read(name) for name in files}
+        old = {name: self._painted.get(name) or self._shelf.read(name) for name in files}
         change = Change(sentence, self.dataset, dataset, old, files)
         self._apply(dataset, files, copies or {})
         self._history.add(change)
@@ -117,16 +123,15 @@ class Work:
 
     def _apply(self, dataset: PatchDataset, files: Files, copies: Mapping[str, Path] = MappingProxyType({})) -> None:
         """To the disk first; what is in memory follows only what was written."""
-        painted = {name: data for name, data in files.items() if data is not None and name.startswith("masks/")}
-        tallies = {name: masks.Tally.of(masks.decode(data)) for name, data in painted.items()}
+        painted = {name: mask for name, mask in files.items() if mask is not None}
         dataset = self._places.settled(dataset)
         self._shelf.write(dataset, files, copies)
         self.dataset = dataset
         # Counts of masks that are gone stay: a thread that draws a picture may still look at them.
-        self.tallies |= tallies
-        self._files |= painted
+        self.tallies |= {name: mask.tally for name, mask in painted.items()}
+        self._painted |= painted
         for name in files.keys() - painted.keys():
-            self._files.pop(name, None)
+            self._painted.pop(name, None)
 
     # -- who is told -------------------------------------------------------------------------------
 
