@@ -11,6 +11,7 @@ import pytest
 import skimage.io
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from napari_histoseg._testing import he_tissue, write_svs
 from napari_histoseg.annotations.dataset import (
@@ -18,6 +19,7 @@ from napari_histoseg.annotations.dataset import (
     data_sha256,
     load_patch,
     read_dataset,
+    read_mask,
     split_groups,
     write_dataset,
 )
@@ -117,6 +119,24 @@ def test_a_mask_of_another_size_is_refused(folder: Path) -> None:
     dataset = read_dataset(folder)
     with pytest.raises(DatasetError, match=r"has 4 × 3 pixels and its image images/0\.png 96 × 80"):
         load_patch(dataset, dataset.patches[0])
+
+
+@pytest.mark.parametrize(("name", "mode"), [("p.png", "P"), ("l.png", "L"), ("i.png", "I;16"), ("b.bmp", "L"), ("t.tif", "L"), ("t.tiff", "I;16")])
+def test_masks_of_many_kinds_hold_their_values(tmp_path: Path, name: str, mode: str) -> None:
+    values = np.array([[0, 1, 2], [2, 255, 0]], np.uint16 if mode == "I;16" else np.uint8)
+    image = Image.fromarray(values)
+    if mode == "P":
+        image = Image.frombytes("P", (3, 2), values.tobytes())
+        image.putpalette(list(range(255, -1, -1)) * 3)
+    image.save(tmp_path / name)
+    np.testing.assert_array_equal(read_mask(tmp_path / name), values)
+
+
+def test_a_damaged_mask_is_said(tmp_path: Path) -> None:
+    for name in ("a.png", "a.tif"):
+        (tmp_path / name).write_bytes(b"no picture at all")
+        with pytest.raises(DatasetError, match=r"cannot be read.*Masks are 8, 16 or 32 bit PNG or TIFF"):
+            read_mask(tmp_path / name)
 
 
 @given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=40), st.floats(0, 0.9), st.integers(0, 99))

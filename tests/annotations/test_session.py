@@ -286,3 +286,16 @@ def test_thumbnails_show_the_annotation(session: AnnotationSession, slide: Slide
     assert tinted[32, 32, 1] < plain[32, 32, 1] and (tinted[0] == 255).all()
     labeled = session.add_label_patch(slide, Box(0, 0, 128, 128), 2).id
     assert (session.thumbnail(labeled, 48)[0] == (0, 0, 255)).all()
+
+
+def test_pictures_are_drawn_beside_the_painting(session: AnnotationSession, slide: Slide) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    ids = [session.add_mask_patch(slide, Box(i * 64, 0, 128, 128)).id for i in range(6)]
+    with ThreadPoolExecutor(2) as pool:
+        drawn = [pool.submit(session.thumbnail, id) for id in ids * 20]
+        for value in (1, 2, 0) * 5:
+            for id in ids:
+                session.set_mask(id, np.full((32, 32), value, np.uint8))
+            session.undo()
+    assert all(f.result().shape == (64, 64, 3) for f in drawn)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from napari_histoseg.errors import DatasetError, HistosegError
@@ -301,16 +302,23 @@ def read_box(slide: Slide, box: Box, shape: tuple[int, ...]) -> tuple[NDArray[np
 
 
 def read_mask(path: Path) -> NDArray[np.int32]:
-    """A mask's values (h, w), whatever its depth."""
-    import skimage.io
-
+    """A mask's values (h, w), whatever its depth; of an image with a palette, the numbers and not the colors."""
     try:
-        mask = np.asarray(skimage.io.imread(path))
+        mask = _pixels(path)
     except (OSError, ValueError, SyntaxError) as error:
         raise DatasetError(f"The mask {path} cannot be read ({error}). Masks are 8, 16 or 32 bit PNG or TIFF.") from error
-    if mask.ndim != 2 or mask.dtype.kind not in "ui":
+    if mask.ndim != 2 or mask.dtype.kind not in "uib":
         raise DatasetError(f"The mask {path} has shape {mask.shape} and type {mask.dtype}. A mask is one plane of whole numbers.")
     return mask.astype(np.int32)
+
+
+def _pixels(path: Path) -> NDArray[Any]:
+    if path.suffix.lower() in (".tif", ".tiff"):
+        import tifffile
+
+        return np.asarray(tifffile.imread(path))
+    with Image.open(path) as image:
+        return np.array(image)
 
 
 def split_groups(
