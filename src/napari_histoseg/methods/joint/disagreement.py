@@ -108,21 +108,24 @@ def rank_places(
     """
     card = read_card(weights, "joint")
     source_mpp, working = slide.require_mpp(), slide.working_mpp(card.mpp)
-    area = slide.bounds if region is None else region.intersect(slide.bounds)
-    if area.empty:
-        raise RegionError(f"The region {region} does not meet the slide ({slide.width} × {slide.height} level-0 pixels). Give one inside it.")
     if tissue is None and not is_field(slide):
         tissue = tissue_mask(slide)
-    free = candidates(slide.bounds, area, max(1, round(patch_px * mpp / source_mpp)), taken, tissue)
+    free = candidates(slide.bounds, _area(slide, region), max(1, round(patch_px * mpp / source_mpp)), taken, tissue)
     chosen = [free[i] for i in np.random.default_rng(seed).permutation(len(free))[:count]]
     if not chosen:
         return []
     network = load_network(weights)
-    names = [str(c["name"]) for c in card.classes]
-    places = [
-        Place(box, *_judged(network, image, box.shape, source_mpp / working, names)) for box, image in _read(slide, chosen, working, step)
-    ]
+    names, factor = [str(c["name"]) for c in card.classes], source_mpp / working
+    places = [Place(box, *_judged(network, image, box.width * factor, names)) for box, image in _read(slide, chosen, working, step)]
     return sorted(places, key=lambda p: (-p.disagreement, p.box.y, p.box.x))[:keep]
+
+
+def _area(slide: Slide, region: Box | None) -> Box:
+    """The region's part inside the slide; all of it without one."""
+    area = slide.bounds if region is None else region.intersect(slide.bounds)
+    if area.empty:
+        raise RegionError(f"The region {region} does not meet the slide ({slide.width} × {slide.height} level-0 pixels). Give one inside it.")
+    return area
 
 
 def candidates(slide: Box, area: Box, side_px: int, taken: Sequence[Box], tissue: TissueMask | None) -> list[Box]:
@@ -174,13 +177,11 @@ def _read(slide: Slide, boxes: Sequence[Box], mpp: float, step: Callable[[int, i
         raise failed[0]
 
 
-def _judged(
-    network: nn.Module, image: NDArray[np.uint8], shape: tuple[int, int], factor: float, names: Sequence[str]
-) -> tuple[float, tuple[str, ...]]:
-    """Disagreement over the middle of a picture, the place itself, and the classes seen there."""
+def _judged(network: nn.Module, image: NDArray[np.uint8], place_px: float, names: Sequence[str]) -> tuple[float, tuple[str, ...]]:
+    """Disagreement over the middle of a picture, which is the place itself, and the classes seen there."""
     chances = turned_chances(network, image)
     side = image.shape[0]
-    inner = min(side, max(1, round(shape[0] * factor)))
+    inner = min(side, max(1, round(place_px)))
     margin = (side - inner) // 2
     chances = chances[:, :, margin : margin + inner, margin : margin + inner]
     share = np.bincount(chances.mean(0).argmax(0).ravel(), minlength=len(names)) / inner**2
