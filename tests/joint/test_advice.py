@@ -15,9 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_histoseg.annotations.dataset import PatchDataset
-from napari_histoseg.errors import DatasetError
+from napari_histoseg.errors import DatasetError, WeightsError
 from napari_histoseg.methods.joint import train
-from napari_histoseg.methods.joint.advice import Point, advise, counts_of, fitted_exponent, history_of, patch_key
+from napari_histoseg.methods.joint.advice import (
+    Point,
+    advise,
+    advise_on,
+    counts_of,
+    fitted_exponent,
+    history_of,
+    patch_key,
+)
 from napari_histoseg.methods.joint.network import build
 from napari_histoseg.nn.weights import ModelCard, save_weights
 
@@ -184,3 +192,27 @@ def test_files_that_tell_nothing_are_passed_over(dataset: PatchDataset, tmp_path
         weights(tmp_path / "without-classes.safetensors", ["p1"], ["p4"], macro_f1=0.5),
     ]
     assert history_of(files, dataset) == []
+
+
+def test_weights_are_advised_on_with_the_history_of_a_dataset(dataset: PatchDataset, tmp_path: Path) -> None:
+    earlier = [
+        weights(tmp_path / "1.safetensors", ["p1"], ["nothing today"], f1_gland=0.2),
+        weights(tmp_path / "2.safetensors", ["p1"], ["p2"], f1_gland=0.5),
+    ]
+    last = weights(tmp_path / "3.safetensors", ["p1", "p2"], ["p4"], f1_gland=0.65, f1_fat=0.9)
+    found = {a.name: a for a in advise_on(dataset, last, [*earlier, last])}
+    assert set(found) == {"background", "gland", "fat", "mucus"}
+    assert found["gland"].fitted and found["gland"].f1 == 0.65 and found["gland"].patches == 3
+    assert not found["fat"].fitted and found["mucus"].f1 is None
+    assert found == {a.name: a for a in advise(counts_of(dataset), {"gland": 0.65, "fat": 0.9}, history_of([*earlier, last], dataset))}
+
+
+def test_scores_of_training_patches_are_called_that(dataset: PatchDataset, tmp_path: Path) -> None:
+    found = advise_on(dataset, weights(tmp_path / "w.safetensors", ["p1"], [], f1_gland=0.4))
+    assert any("F1 0.40 on the training patches" in a.sentence for a in found)
+
+
+def test_without_f1_of_single_classes_there_is_no_advice(dataset: PatchDataset, tmp_path: Path) -> None:
+    assert advise_on(dataset, weights(tmp_path / "w.safetensors", ["p1"], ["p2"], macro_f1=0.4)) == []
+    with pytest.raises(WeightsError):
+        advise_on(dataset, tmp_path / "missing.safetensors")

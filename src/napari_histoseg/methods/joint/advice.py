@@ -75,7 +75,34 @@ class Advice:
     sentence: str = ""
 
 
-def advise(counts: Mapping[str, int], f1: Mapping[str, float], history: Iterable[Point] = ()) -> list[Advice]:
+def advise_on(dataset: PatchDataset, weights: Path, earlier: Iterable[Path] = ()) -> list[Advice]:
+    """Rank the classes of a dataset for weights that were trained on it; see :func:`advise`.
+
+    Parameters
+    ----------
+    dataset : PatchDataset
+        As it is today.
+    weights : Path
+        Their model card has the F1 of each class.
+    earlier : iterable of Path
+        Weights for the history; see :func:`history_of`.
+
+    Returns
+    -------
+    list of Advice
+        Best first; empty where the card has no F1 of single classes.
+
+    Raises
+    ------
+    WeightsError, DatasetError
+        If the weights are none of joint, or a mask cannot be read.
+    """
+    card = read_card(weights, "joint")
+    scores = _f1_of(card)
+    return advise(counts_of(dataset), scores, history_of(earlier, dataset), held_out=_held_out(card)) if scores else []
+
+
+def advise(counts: Mapping[str, int], f1: Mapping[str, float], history: Iterable[Point] = (), held_out: bool = True) -> list[Advice]:
     """Rank the classes by what one more patch is expected to add to the macro F1.
 
     The error of a class, 1 - F1, is taken to fall with its patches as a power law, error ∝ n^-b. From its n patches and its F1
@@ -100,6 +127,8 @@ def advise(counts: Mapping[str, int], f1: Mapping[str, float], history: Iterable
         background that nobody named) only take part in K.
     history : iterable of Point
         Of earlier trainings, as :func:`history_of` reads them.
+    held_out : bool
+        Whether the F1 is of held-out patches; the sentences say where it is of the training patches, which makes it too good.
 
     Returns
     -------
@@ -119,7 +148,7 @@ def advise(counts: Mapping[str, int], f1: Mapping[str, float], history: Iterable
         gain = (1 - known.get(name, stand_in)) * (1 - (n / (n + 1)) ** b) / classes
         found.append(Advice(name, patches, known.get(name), gain, b, exponent is not None))
     found.sort(key=lambda a: (-a.gain, a.patches, a.name))
-    return [replace(a, sentence=_sentence(a, first=i == 0)) for i, a in enumerate(found)]
+    return [replace(a, sentence=_sentence(a, i == 0, held_out)) for i, a in enumerate(found)]
 
 
 def fitted_exponent(points: Sequence[Point]) -> float | None:
@@ -134,9 +163,10 @@ def fitted_exponent(points: Sequence[Point]) -> float | None:
     return min(max(-slope, 0.0), MOST_EXPONENT)
 
 
-def _sentence(advice: Advice, first: bool) -> str:
+def _sentence(advice: Advice, first: bool, held_out: bool) -> str:
     has = {0: "no patch", 1: "1 patch"}.get(advice.patches, f"{advice.patches} patches")
-    measured = f"it has {has} and F1 {advice.f1:.2f}" if advice.f1 is not None else f"it has {has}, and its F1 was not measured"
+    where = "" if held_out else " on the training patches"
+    measured = f"it has {has}, and its F1 was not measured" if advice.f1 is None else f"it has {has} and F1 {advice.f1:.2f}{where}"
     gain = f"+{advice.gain:.2f}" if advice.gain >= SMALLEST_SHOWN else "less than +0.01"
     return f"A patch of '{advice.name}' would help {'most' if first else 'less'}: {measured}; expected {gain} macro F1 (estimate)."
 
@@ -232,7 +262,12 @@ def _card(path: Path) -> ModelCard | None:
         card = read_card(path, "joint")
     except WeightsError:
         return None
-    return card if any(entry.get("held_out_patches") for entry in card.data) else None
+    return card if _held_out(card) else None
+
+
+def _held_out(card: ModelCard) -> bool:
+    """Whether the scores are of patches that were not trained on."""
+    return any(entry.get("held_out_patches") for entry in card.data)
 
 
 def _f1_of(card: ModelCard) -> dict[str, float]:
