@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from PIL import Image
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_histoseg._testing import he_image, write_svs
 from napari_histoseg.annotations import session as sessions
@@ -25,7 +26,7 @@ from napari_histoseg.errors import StorageError
 from napari_histoseg.gui import annotate, annotateroom
 from napari_histoseg.gui.annotate import AnnotateDock, AnnotationPanel
 from napari_histoseg.gui.annotatekeys import main_window
-from napari_histoseg.gui.annotatenew import classes_of
+from napari_histoseg.gui.annotatenew import NewDataset, classes_of
 from napari_histoseg.gui.annotatetools import LOOK, PAINT, PLACE, SMART
 from napari_histoseg.gui.layers import slide_layer
 from napari_histoseg.gui.shown import show_layers
@@ -135,7 +136,8 @@ class Person:
         self.qtbot.wait(30)
 
     def drag(self, *points: tuple[float, float]) -> None:
-        places = [self.at(*p) for p in points]
+        between = [np.linspace(a, b, 5) for a, b in pairwise(points)]
+        places = [self.at(*p) for p in np.concatenate(between)]
         QTest.mouseMove(self.canvas, places[0])
         QTest.mousePress(self.canvas, LEFT, NONE, places[0])
         for place in places[1:]:
@@ -151,6 +153,7 @@ class Person:
         self.look_at(x, y)
         self.key("N")
         assert self.desk.chosen is not None, self.said
+        self.until(lambda: self.desk.layers.paint.visible)
         self.qtbot.wait(30)
         return str(self.desk.chosen)
 
@@ -333,6 +336,33 @@ def test_what_cannot_be_written_stays_and_is_written_with_the_next_stroke(busy: 
     busy.drag((560, 520), (640, 520))
     assert set(np.unique(busy.stored())) == {1, 2, UNLABELED}
     assert not busy.desk.unsaved
+
+
+def test_a_click_beside_the_open_patch_takes_another_one_without_painting(busy: Person) -> None:
+    first = busy.patch_here(500, 500)
+    second = busy.patch_here(900, 500)
+    busy.look_at(700, 500, zoom=1)
+    assert busy.tools.tool == PAINT
+    busy.click(500, 500)
+    assert busy.desk.chosen == first
+    assert (busy.stored(first) == UNLABELED).all()
+    busy.click(500, 500)
+    assert (busy.stored(first) == 1).any()
+    assert (busy.stored(second) == UNLABELED).all()
+
+
+def test_deleting_the_paint_layer_loses_nothing(busy: Person) -> None:
+    number = busy.patch_here()
+    busy.drag((560, 480), (640, 480))
+    before = busy.stored(number)
+    busy.viewer.layers.remove(busy.desk.layers.paint)
+    busy.qtbot.wait(50)
+    assert not busy.desk.painting
+    busy.desk.go_to(number)
+    busy.until(lambda: busy.desk.layers.paint.mode == "paint")
+    np.testing.assert_array_equal(busy.desk.layers.paint.data, before)
+    busy.drag((560, 520), (640, 520))
+    assert (busy.stored(number) == 1).sum() > (before == 1).sum()
 
 
 # -- classification patches ---------------------------------------------------------------------------------------------
@@ -583,6 +613,49 @@ def test_panels_of_one_window_share_the_dataset(busy: Person) -> None:
     assert busy.desk.session is not None
     busy.key("L")
     assert busy.tools.tool == LOOK
+
+
+def test_the_questions_of_the_dataset_row(person: Person, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = person.panel.data
+    folder = tmp_path / "asked"
+
+    def fill_in(dialog: NewDataset) -> int:
+        dialog.folder.setText(str(folder))
+        dialog.mpp.setValue(1.0)
+        dialog.classes.setText("fat, , gland,fat")
+        return 1
+
+    monkeypatch.setattr(NewDataset, "exec", fill_in)
+    data.new_button.click()
+    assert [(c.value, c.name) for c in person.session.classes] == [(1, "fat"), (2, "gland")]
+    assert "asked" in data.name.text()
+    data.new_button.click()
+    assert "open already" in person.said
+    person.desk.close()
+    data.new_button.click()
+    assert "holds a dataset already" in person.said
+    assert data.name.text() == "No dataset is open."
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *args: str(folder))
+    data.open_button.click()
+    person.until(lambda: person.desk.session is not None)
+    data.open_button.click()
+    assert "open already" in person.said
+
+
+def test_a_viewer_is_handed_over_as_napari_does(bare: napari.Viewer, files: tuple[Path, Path], tmp_path: Path, qtbot: Any) -> None:
+    from napari.utils._proxies import PublicOnlyProxy
+
+    show_layers(bare, [slide_layer(open_slide(files[0]))])
+    person = Person(bare, qtbot)
+    other = AnnotateDock(PublicOnlyProxy(bare))
+    assert other.panel.room is person.panel.room
+    person.viewer.window.remove_dock_widget(person.dock)
+    bare.window.add_dock_widget(other, name="Other")
+    person.panel, person.desk = other.panel, other.panel.desk
+    person.new(tmp_path / "set")
+    person.patch_here()
+    person.drag((560, 480), (640, 480))
+    assert (person.stored() == 1).any()
 
 
 def test_a_broken_dataset_names_every_problem_and_is_left_as_it_is(person: Person, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ class AnnotationPanel(QWidget):
         for part in (self._parts[0], self.message, *self._parts[1:]):
             layout.addWidget(part)
         self._connect()
+        self.room.join(self)
 
     def _connect(self) -> None:
         desk = self.desk

@@ -73,6 +73,8 @@ class Book(QObject):
         """Make a dataset in a folder and work in it."""
         from napari_histoseg.annotations.session import AnnotationSession
 
+        if self._is_open(Path(folder)):
+            return
         self._take(AnnotationSession.create(Path(folder), mpp=mpp, classes=classes))
         self.said.emit("The dataset is made. Press N to paint a patch here, C to give patches a class.")
 
@@ -80,8 +82,7 @@ class Book(QObject):
         """Work in a stored dataset; it is read on a thread."""
         folder = Path(folder)
         folder = folder.parent if folder.name == FILE_NAME else folder
-        if self.session is not None and self.session.folder.resolve() == folder.resolve():
-            self.said.emit("This dataset is open already.")
+        if self._is_open(folder):
             return
 
         def work() -> AnnotationSession:
@@ -95,6 +96,13 @@ class Book(QObject):
             self.said.emit(f"Opened {n} patch{'es' if n != 1 else ''}.")
 
         self.in_thread(f"Opening {folder.name}", work, done)
+
+    def _is_open(self, folder: Path) -> bool:
+        """Whether it is the open dataset, which is said."""
+        same = self.session is not None and self.session.folder.resolve() == folder.resolve()
+        if same:
+            self.said.emit("This dataset is open already.")
+        return same
 
     def in_thread(self, title: str, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
         """Do something with a dataset on a thread, which has it for itself meanwhile: panels are disabled."""

@@ -131,6 +131,9 @@ class Desk(Book):
             self.layer = self.slide = None
             self.layers.clear()
             self.slide_changed.emit()
+        elif self.painting and self.layers.paint not in self.viewer.layers:
+            # Somebody deleted the layer; what was painted in it is stored.
+            self.choose(None)
 
     def _lies_here(self, patch: Annotation) -> bool:
         return self.slide is not None and patch.box is not None and patch.slide_fingerprint == self.slide.fingerprint()
@@ -148,6 +151,7 @@ class Desk(Book):
     def _lay_out(self) -> None:
         """Put the layers over the slide; masks come in turns of the event loop."""
         if self.session is None or self.slide is None or self.layer is None or self.slide.mpp is None:
+            self.layers.clear()
             return
         self.layers.lie_over(self.layer, self.slide, self.session.mpp)
         self._colors = None

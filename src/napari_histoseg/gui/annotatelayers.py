@@ -126,17 +126,15 @@ class AnnotationLayers(QObject):
         if self.paint is None or self.paint not in self._viewer.layers:
             where = place(1.0, 1.0)
             self.paint = self._add(np.full((1, 1), UNLABELED, np.uint8), PAINT, "labels", where, opacity=MASK_OPACITY)
-            self.paint.brush_size = 12
-            self.added.emit()
 
     def _add(self, data: Any, name: str, kind: str, where: dict[str, Any], **keywords: Any) -> Any:
         """Add a layer without taking the choice away from the one that is worked on."""
         chosen = self._viewer.layers.selection.active
         if kind == "labels":
             keywords["colormap"] = class_colors(())
-        layer = add_in_turns(
-            self._viewer, (data, {"name": name, "metadata": {KEY: {"annotate": name}}, **where, **keywords}, kind), self
-        )
+        made = data, {"name": name, "metadata": {KEY: {"annotate": name}}, **where, **keywords}, kind
+        # Modes can be given to a layer that is seen.
+        layer = add_in_turns(self._viewer, made, self, self.added.emit)
         if chosen is not None:
             self._viewer.layers.selection.active = chosen
         return layer
@@ -224,7 +222,6 @@ class AnnotationLayers(QObject):
             style = {"vector_style": "line", "edge_width": self._width(), "edge_color": colors, "opacity": 1.0}
             self.patches = self._add(data, PATCHES, "vectors", where, **style)
             self._drawn_width = self._width()
-            self.added.emit()
             return
         self._move(self.patches, place(self._slide.mpp, self._slide.mpp, origin=self._origin))
         self.patches.data = data

@@ -32,13 +32,12 @@ class Room(QObject):
         self.tools = Tools(self.desk)
         self.patches = PatchModel(self.desk)
         self.keys = Keys(self.desk, self.tools, self.step)
-        self._panels: list[QWidget] = []
+        self._panels: weakref.WeakSet[QWidget] = weakref.WeakSet()
         self._known: set[int] = set()
 
     def join(self, panel: QWidget) -> None:
-        """A panel is in the window."""
-        if panel not in self._panels:
-            self._panels.append(panel)
+        """A panel is made, or in the window again."""
+        self._panels.add(panel)
         ROOMS.add(self)
         window = main_window(panel)
         if window is not None and id(window) not in self._known:
@@ -48,8 +47,7 @@ class Room(QObject):
 
     def leave(self, panel: QWidget) -> None:
         """A panel was closed. With the last one the dataset is left, so that other windows can open it."""
-        if panel in self._panels:
-            self._panels.remove(panel)
+        self._panels.discard(panel)
         if not self._panels:
             ROOMS.discard(self)
             self.desk.close()

@@ -166,7 +166,7 @@ class Tools(QObject):
 
     def _on_press(self, viewer: Any, event: Any) -> Iterator[None]:
         """A click anywhere: places a patch, or takes one in hand."""
-        if event.button != 1 or self.tool not in (LOOK, PLACE) or self._desk.session is None:
+        if event.button != 1 or self._desk.session is None:
             return
         begun = np.array(event.pos, float)
         moved = 0.0
@@ -183,7 +183,16 @@ class Tools(QObject):
         desk = self._desk
         if self.tool == PLACE:
             desk.do(lambda: desk.new_label_patch(world))
-        elif self.tool == LOOK:
+        elif self.tool == LOOK or not self._inside(world):
+            # With a brush in hand the open patch is painted, and a click beside it takes another one.
             found = desk.at(world)
             if found is not None and found.id != desk.chosen:
                 desk.choose(found.id)
+
+    def _inside(self, world: Any) -> bool:
+        """Whether a world point lies in the patch that is painted."""
+        paint = self._desk.layers.paint
+        if paint is None or not self._desk.painting:
+            return False
+        row, column = np.asarray(paint.world_to_data(world), float)[-2:] + 0.5
+        return bool(0 <= row < paint.data.shape[0] and 0 <= column < paint.data.shape[1])
