@@ -219,8 +219,15 @@ def test_candidates_lie_on_the_slide_apart_from_all_others(width: int, height: i
     inside = area.intersect(slide)
     if inside.empty or (width // side) * (height // side) > 400:
         return
-    found = candidates(slide, inside, side, taken, None)
+    found = list(candidates(slide, inside, side, taken, None, seed=1))
     assert all(slide.intersect(b) == b and b.shape == (side, side) for b in found)
     assert all(b.intersect(t).empty for b in found for t in taken)
     assert all(a is b or a.intersect(b).empty for a in found for b in found)
     assert all(not b.intersect(inside).empty for b in found)
+    assert set(found) == set(candidates(slide, inside, side, taken, None, seed=2))
+
+
+def test_a_million_squares_are_not_all_looked_at() -> None:
+    slide = Box(0, 0, 128_000, 128_000)
+    found = candidates(slide, slide, 128, [Box(i, 0, 1, 128_000) for i in range(0, 64_000, 64)], None, seed=0)
+    assert all(next(found).x >= 63_900 for _ in range(20))

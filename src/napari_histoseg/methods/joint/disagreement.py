@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,8 @@ def rank_places(
     source_mpp, working = slide.require_mpp(), slide.working_mpp(card.mpp)
     if tissue is None and not is_field(slide):
         tissue = tissue_mask(slide)
-    free = candidates(slide.bounds, _area(slide, region), max(1, round(patch_px * mpp / source_mpp)), taken, tissue)
-    chosen = [free[i] for i in np.random.default_rng(seed).permutation(len(free))[:count]]
+    side_px = max(1, round(patch_px * mpp / source_mpp))
+    chosen = list(islice(candidates(slide.bounds, _area(slide, region), side_px, taken, tissue, seed), count))
     if not chosen:
         return []
     network = load_network(weights)
@@ -128,8 +129,10 @@ def _area(slide: Slide, region: Box | None) -> Box:
     return area
 
 
-def candidates(slide: Box, area: Box, side_px: int, taken: Sequence[Box], tissue: TissueMask | None) -> list[Box]:
-    """Squares of a grid over an area, free and at least 75 % tissue; one in the middle of an area that is smaller than a square.
+def candidates(slide: Box, area: Box, side_px: int, taken: Sequence[Box], tissue: TissueMask | None, seed: int) -> Iterator[Box]:
+    """Squares of a grid over an area, free and at least 75 % tissue, in random order.
+
+    An area that is smaller than a square has one, in its middle.
 
     Parameters
     ----------
@@ -141,13 +144,16 @@ def candidates(slide: Box, area: Box, side_px: int, taken: Sequence[Box], tissue
         Where no square may lie.
     tissue : TissueMask, optional
         Without one every place is tissue.
+    seed : int
     """
     if side_px > min(slide.width, slide.height):
-        return []
+        return
     xs, ys = _starts(area.x, area.width, side_px, slide.width), _starts(area.y, area.height, side_px, slide.height)
-    squares = [Box(x, y, side_px, side_px) for y in ys for x in xs]
-    free = [box for box in squares if all(box.intersect(other).empty for other in taken)]
-    return [box for box in free if tissue is None or tissue.fraction(box) >= LEAST_TISSUE]
+    # One by one: a slide may have a million small squares, of which a few are wanted.
+    for i in np.random.default_rng(seed).permutation(len(xs) * len(ys)):
+        box = Box(xs[i % len(xs)], ys[i // len(xs)], side_px, side_px)
+        if (tissue is None or tissue.fraction(box) >= LEAST_TISSUE) and all(box.intersect(other).empty for other in taken):
+            yield box
 
 
 def _starts(start: int, length: int, side: int, whole: int) -> list[int]:
