@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from napari_histoseg.errors import RunError
 from napari_histoseg.methods.settings import TrainSettings
-from napari_histoseg.nn.inference import channels_last
+from napari_histoseg.nn.inference import channels_last, keep_freed_memory
 from napari_histoseg.nn.weights import save_weights
 from napari_histoseg.predict.device import choose_device, choose_precision
 from napari_histoseg.train.task import MixedTask, OwnOptimizer, Training, TrainTask
@@ -95,6 +95,8 @@ def fit(task: Task, out: Path, resume: bool = False) -> Generator[TrainEvent, No
     precision = choose_precision(settings.precision, device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    if device.type == "cpu":
+        keep_freed_memory()
     torch.manual_seed(settings.seed)
     state = _start(task, device)
     checkpoint = out.with_suffix(".checkpoint.pt")
