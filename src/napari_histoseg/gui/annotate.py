@@ -60,7 +60,7 @@ class AnnotationPanel(QWidget):
         self.message = QLabel()
         self.message.setWordWrap(True)
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.message.hide()
+        self.message.setAlignment(Qt.AlignmentFlag.AlignTop)
         self._parts = [
             group("Dataset", self.data),
             group("Classes", self.classes),
@@ -108,6 +108,12 @@ class AnnotationPanel(QWidget):
     def showEvent(self, event: QShowEvent | None) -> None:
         """The keys work from now on."""
         super().showEvent(event)
+        # As high for one line as for two, so that nothing moves away from under the mouse; the window's font is known now.
+        for label in (self.message, self.bar.hint):
+            text = label.text()
+            label.setText("M\nM")
+            label.setMinimumHeight(label.sizeHint().height())
+            label.setText(text)
         self.room.join(self)
         self.keys.shown(self)
         self.follow()
@@ -132,7 +138,6 @@ class AnnotationPanel(QWidget):
     def _show_message(self, sentence: str, style: str) -> None:
         self.message.setStyleSheet(style)
         self.message.setText(sentence)
-        self.message.setVisible(bool(sentence))
 
     def _on_busy(self) -> None:
         for part in self._parts:

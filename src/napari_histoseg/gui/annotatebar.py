@@ -119,6 +119,7 @@ class ToolBar(QWidget):
         self.redo_button = button("Redo", REDO, partial(desk.try_, desk.redo))
         self.hint = QLabel()
         self.hint.setWordWrap(True)
+        self.hint.setAlignment(Qt.AlignmentFlag.AlignTop)
         self._lay_out()
         self.brush.valueChanged.connect(tools.set_brush)
         for signal in (tools.changed, desk.dataset_changed, desk.changed, desk.chosen_changed):
