@@ -19,7 +19,7 @@ LOOK, PAINT, SMART, FILL, POLYGON, ERASE, PLACE = "Look", "Paint", "Smart", "Fil
 TOOLS = {
     LOOK: ("L", "Click a patch to take it in hand; drag moves the view. The wheel zooms with every tool."),
     PAINT: ("P", "Paint with the brush; [ and ] change its size."),
-    SMART: ("S", "Paint whole superpixels, which follow the edges of the tissue, under the brush."),
+    SMART: ("S", "Paint the superpixels under the brush, whole: they follow the edges of the tissue."),
     FILL: ("F", "Click fills the connected area under the cursor that has one label."),
     POLYGON: ("G", "Click corner by corner; a double click closes the polygon, Esc gives it up."),
     ERASE: ("E", "Make pixels unlabelled again."),
