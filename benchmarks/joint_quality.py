@@ -282,9 +282,9 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=("improved", "paper"), default=["improved", "paper"])
     parser.add_argument("--shares", nargs="+", type=float, choices=SHARES, default=list(SHARES), help="of patches with masks, in percent")
     parser.add_argument("--paper-shares", nargs="+", type=float, choices=SHARES, default=[5.0, 10.0, 100.0])
-    parser.add_argument("--mpp", type=float, default=2.48)
+    parser.add_argument("--mpp", type=float, default=1.86)
     parser.add_argument("--device", default="auto")
-    numbers = {"seeds": 5, "paper-seeds": 2, "steps": 600, "paper-steps": 600, "width": 32, "batch": 16, "crop": 96, "threads": 1}
+    numbers = {"seeds": 5, "paper-seeds": 2, "steps": 700, "paper-steps": 700, "width": 32, "batch": 16, "crop": 128, "threads": 1}
     for name, value in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args()
