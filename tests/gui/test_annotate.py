@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -583,6 +585,54 @@ def test_everything_is_in_its_place_when_the_dataset_is_opened_again(
     again.desk.go_to(number)
     np.testing.assert_array_equal(layers.paint.data, mask)
     assert (layers.map.levels[0][:, :] == UNLABELED).all()
+
+
+PAINTER = """
+import sys
+from pathlib import Path
+
+import napari
+import numpy as np
+from qtpy.QtTest import QTest
+
+from napari_histoseg.gui import annotate
+from napari_histoseg.gui.annotatenew import classes_of
+from napari_histoseg.gui.layers import slide_layer
+from napari_histoseg.gui.shown import show_layers
+from napari_histoseg.slide import open_slide
+
+annotate.warm_up = lambda viewer: None
+viewer = napari.Viewer(show=True)
+show_layers(viewer, [slide_layer(open_slide(sys.argv[1]))])
+dock = annotate.AnnotateDock(viewer)
+viewer.window.add_dock_widget(dock, name="Annotate")
+desk = dock.panel.desk
+desk.create(Path(sys.argv[2]), 1.0, classes_of("a"))
+viewer.scene.camera.center = (0, 250, 300)
+dock.panel.keys.new_mask_patch()
+while desk.layers.paint.mode != "paint":
+    QTest.qWait(20)
+for stroke in range(1, 200):
+    desk.layers.paint.data_setitem((np.array([0]), np.array([stroke])), 1)
+    QTest.qWait(5)
+    print(stroke, flush=True)
+"""
+
+
+def test_a_kill_while_painting_costs_one_stroke_at_most(files: tuple[Path, Path], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PAINTER, str(files[0]), str(tmp_path / "set")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as painter:
+        assert painter.stdout is not None
+        told = 0
+        while told < 30:
+            line = painter.stdout.readline()
+            assert line, "the painter ended by itself"
+            told = int(line) if line.strip().isdigit() else told
+        painter.kill()
+        told += len(painter.stdout.read().split())
+    with sessions.AnnotationSession.open(tmp_path / "set") as session:
+        painted = int((session.mask(session.patches[0].id) == 1).sum())
+    assert told - 1 <= painted <= told + 1
 
 
 def test_a_second_window_is_told_that_the_dataset_is_in_use(

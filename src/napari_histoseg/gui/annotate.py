@@ -73,6 +73,7 @@ class AnnotationPanel(QWidget):
             layout.addWidget(part)
         self._connect()
         self.room.join(self)
+        self.follow()
 
     def _connect(self) -> None:
         desk = self.desk
@@ -101,8 +102,8 @@ class AnnotationPanel(QWidget):
         self.desk.do(lambda: self.desk.go_to(number))
 
     def follow(self, event: Any = None) -> None:
-        """Annotate the slide that the header of the panel in sight names."""
-        if self.isVisible():
+        """Annotate the slide that the header of the panel in sight names; of any, when none is in sight."""
+        if self.isVisible() or not self.keys.in_sight:
             self.desk.use(self.header.layer)
 
     def showEvent(self, event: QShowEvent | None) -> None:

@@ -65,6 +65,11 @@ class Keys(QObject):
         if self._tools.tool in (LOOK, PLACE):
             self._tools.choose("Paint")
 
+    @property
+    def in_sight(self) -> bool:
+        """Whether any panel is to be seen."""
+        return bool(self._shown)
+
     def shown(self, panel: QWidget) -> None:
         """A panel is to be seen."""
         if panel not in self._shown:
