@@ -418,6 +418,17 @@ def test_frames_have_the_colors_of_their_classes(busy: Person) -> None:
     assert np.abs(starts.min(0) - (400 - SIDE, 500 - SIDE)).max() < 12
 
 
+def test_frames_that_somebody_hid_are_right_when_they_are_seen_again(busy: Person) -> None:
+    first = busy.patch_here(300, 300)
+    busy.patch_here(900, 700)
+    frames = busy.desk.layers.patches
+    frames.visible = False
+    busy.desk.remove(first)
+    busy.desk.choose(None)
+    frames.visible = True
+    assert len(frames.data) == len(frames.edge_color) == 4
+
+
 # -- classes ------------------------------------------------------------------------------------------------------------
 
 
@@ -566,7 +577,7 @@ def test_everything_is_in_its_place_when_the_dataset_is_opened_again(
     busy.key("2")
     busy.viewer.window.remove_dock_widget(busy.dock)
     busy.until(lambda: busy.desk.session is None)
-    assert not [layer for layer in busy.viewer.layers if layer.name in ("Paint", "Patches", "Annotations")]
+    assert not [layer for layer in busy.viewer.layers if layer.name in ("Paint", "Patches", "Annotations") and layer.visible]
 
     viewer = make_napari_viewer(show=True)
     show_layers(viewer, [slide_layer(open_slide(files[0]))])
@@ -818,7 +829,8 @@ def test_a_slide_that_is_not_open_is_opened(busy: Person) -> None:
     first = busy.patch_here()
     busy.viewer.layers.remove(busy.desk.layer)
     assert busy.desk.slide is None
-    assert not [layer for layer in busy.viewer.layers if layer.name in ("Paint", "Patches")]
+    busy.qtbot.wait(100)
+    assert not [layer for layer in busy.viewer.layers if layer.name in ("Paint", "Patches") and layer.visible]
     busy.panel.go_to(first)
     busy.until(lambda: busy.desk.slide is not None)
     busy.until(lambda: busy.desk.painting)
@@ -837,7 +849,9 @@ def test_a_slide_that_moved_is_found_among_the_open_ones_or_by_asking(
     number = person.patch_here()
     folder = person.session.folder
     person.desk.close()
+    qtbot.wait(100)
     bare.layers.remove(layer)
+    qtbot.wait(100)
     there = tmp_path / "there" / "renamed.svs"
     there.parent.mkdir()
     shutil.move(here, there)
@@ -866,7 +880,9 @@ def test_an_open_slide_that_moved_is_recognized(bare: napari.Viewer, files: tupl
     person.patch_here()
     folder = person.session.folder
     person.desk.close()
+    qtbot.wait(100)
     bare.layers.remove(layer)
+    qtbot.wait(100)
     old.unlink()
     show_layers(bare, [slide_layer(open_slide(files[0]))])
     person.open(folder)

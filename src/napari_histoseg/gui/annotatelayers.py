@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,7 +104,7 @@ class AnnotationLayers(QObject):
         self.map = MaskMap(*slide.size_at(mpp))
         pixel = slide.width * slide.require_mpp() / self.map.levels[0].shape[1]
         where = place(pixel, slide.mpp, origin=self._origin)
-        if self.annotations is None or self.annotations not in self._viewer.layers:
+        if self.annotations is None or not self._seen_again(self.annotations):
             self.annotations = self._add(self.map.levels, ANNOTATIONS, "labels", where, multiscale=True, opacity=MASK_OPACITY)
             self.annotations.editable = False
         else:
@@ -114,12 +115,16 @@ class AnnotationLayers(QObject):
         QTimer.singleShot(4 * TURN_MS, self._make_paint)
 
     def _make_patches(self) -> None:
+        if self.map is None or self.annotations not in self._viewer.layers:
+            return
+        self._seen_again(self.patches)
         self.draw(self._frames, force=True)
 
     def _make_paint(self) -> None:
-        if self.map is None and self.paint is None:
-            # The dataset was left meanwhile.
+        if self.map is None or self.annotations not in self._viewer.layers:
+            # The dataset was left meanwhile, or the window is closing.
             return
+        self._seen_again(self.paint)
         self._add_paint()
 
     def _add_paint(self) -> None:
@@ -154,11 +159,34 @@ class AnnotationLayers(QObject):
                 layer.colormap = class_colors(classes)
 
     def clear(self) -> None:
-        """Take the layers away."""
+        """Hide the layers; the next dataset takes them again.
+
+        Removing a layer makes napari collect garbage, which stops the window; and removing two of different kinds before the next
+        drawing ends the program with some OpenGL drivers.
+        """
+        self.close()
         for layer in [x for x in self._viewer.layers if self.ours(x)]:
-            self._viewer.layers.remove(layer)
-        self.patches = self.annotations = self.paint = self.map = self._slide = None
+            layer.visible = False
+        self.map = self._slide = None
         self._frames = ()
+
+    def take_away(self) -> None:
+        """Hide the layers and remove them one after another, each in a turn of its own."""
+        self.clear()
+        ours = [layer for layer in self._viewer.layers if self.ours(layer)]
+        for number, layer in enumerate(ours, 1):
+            QTimer.singleShot(number * 2 * TURN_MS, partial(self._remove, layer))
+
+    def _remove(self, layer: Any) -> None:
+        if layer in self._viewer.layers:
+            self._viewer.layers.remove(layer)
+
+    def _seen_again(self, layer: Any) -> bool:
+        """Whether a layer that an earlier dataset had is in the window; it is shown then."""
+        if layer is None or layer not in self._viewer.layers:
+            return False
+        layer.visible = True
+        return True
 
     # -- the mask that is painted -----------------------------------------------------------------------------------------
 
@@ -223,10 +251,18 @@ class AnnotationLayers(QObject):
             self.patches = self._add(data, PATCHES, "vectors", where, **style)
             self._drawn_width = self._width()
             return
+        self.patches.events.visible.connect(self._on_visible)
+        if not self.patches.visible:
+            # napari measures a layer that is not seen by what it held before; it is drawn when it is seen again.
+            return
         self._move(self.patches, place(self._slide.mpp, self._slide.mpp, origin=self._origin))
         self.patches.data = data
         self.patches.edge_color = colors
         self._fit_width()
+
+    def _on_visible(self, event: Any = None) -> None:
+        if self.patches is not None and self.patches.visible:
+            self.draw(self._frames, force=True)
 
     def _width(self) -> float:
         """Of a frame's line, in level-0 pixels."""
@@ -239,7 +275,7 @@ class AnnotationLayers(QObject):
 
     def _fit_width(self) -> None:
         width = self._width()
-        if self.patches is None or self.patches not in self._viewer.layers or not self._frames:
+        if self.patches is None or self.patches not in self._viewer.layers or not self.patches.visible or not self._frames:
             return
         if not 0.8 < width / max(self._drawn_width, 1e-9) < 1.25:
             self._drawn_width = width

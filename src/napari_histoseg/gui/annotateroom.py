@@ -51,6 +51,7 @@ class Room(QObject):
         if not self._panels:
             ROOMS.discard(self)
             self.desk.close()
+            self.desk.layers.take_away()
 
     def _abandon(self) -> None:
         self._panels.clear()
