@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,11 +170,15 @@ def iter_train(
     *,
     out: str | Path,
     resume: bool = False,
+    stop: Callable[[], bool] | None = None,
     stain: Any = None,
     stain_method: str | None = None,
     **settings: Any,
 ) -> Generator[TrainEvent, None, None]:
-    """The training as an iterator of events; closing it stops. Parameters as :func:`train`."""
+    """The training as an iterator of events; closing it stops. Parameters as :func:`train`.
+
+    ``stop``, asked after each step, ends the training at once with the best weights.
+    """
     chosen = methods.get(method)
     if chosen.spec.training is None:
         raise SettingsError(f"The method '{method}' has no training.")
@@ -184,9 +188,9 @@ def iter_train(
         raise SettingsError(f"Weights are written as .safetensors. Got {target.name!r} instead; name the file for instance weights.safetensors.")
     if not target.parent.is_dir():
         raise DatasetError(f"The folder {target.parent} for the weights does not exist. Make it first, or choose another.")
-    from napari_histoseg.train.loop import fit
+    from napari_histoseg.train.loop import fit, never
 
-    return fit(chosen.train_task(_looked_at(Path(dataset), stain, stain_method), model), target, resume=resume)
+    return fit(chosen.train_task(_looked_at(Path(dataset), stain, stain_method), model), target, resume=resume, stop=stop or never)
 
 
 def _looked_at(dataset: Path, stain: Any, method: str | None) -> PatchDataset:

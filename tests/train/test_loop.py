@@ -125,3 +125,20 @@ def test_one_loss_has_no_parts(tmp_path: Path) -> None:
     events = list(fit(Brightness(steps=2, validate_every=1), tmp_path / "w.safetensors"))
     assert [e.parts for e in events if isinstance(e, StepDone)] == [{}, {}]
     assert "loss_" not in (tmp_path / "w.curve.csv").read_text()
+
+
+def test_a_training_that_is_told_to_stop_is_scored_and_keeps_its_best(tmp_path: Path) -> None:
+    out = tmp_path / "w.safetensors"
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) == 7
+
+    events = list(fit(Brightness(steps=60, validate_every=50), out, stop=stop))
+    assert [e.step for e in events if isinstance(e, Validated)] == [7]
+    ended = events[-1]
+    assert isinstance(ended, Trained)
+    assert ended.stopped_early
+    assert out.is_file()
+    assert not (tmp_path / "w.checkpoint.pt").exists()

@@ -61,7 +61,14 @@ class Part:
     total: int
 
 
-JobEvent = RunEvent | Part
+@dataclass(frozen=True)
+class Said:
+    """Something that the window should hear of, whatever it is."""
+
+    value: Any
+
+
+JobEvent = RunEvent | Part | Said
 
 
 @dataclass(frozen=True)
@@ -146,6 +153,8 @@ class Job(QObject):
     progress = Signal(object)
     """`Progress`; a few a second at most."""
     notice = Signal(str)
+    said = Signal(object)
+    """The value of a `Said`."""
     failed = Signal(str)
     """A plain sentence."""
     finished = Signal(object)
@@ -192,6 +201,8 @@ class Job(QObject):
             self.started.emit(message)
         elif isinstance(message, Notice):
             self.notice.emit(message.message)
+        elif isinstance(message, Said):
+            self.said.emit(message.value)
         elif isinstance(message, Progress):
             self.progress.emit(message)
             self._pace.handled.set()
@@ -275,7 +286,7 @@ def _messages(
                 pace.begin(0)
             if pace.due():
                 yield pace.progress(event)
-        elif isinstance(event, Notice):
+        elif isinstance(event, (Notice, Said)):
             yield event
         elif isinstance(event, Finished):
             end.result = event.result

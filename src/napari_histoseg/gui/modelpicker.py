@@ -84,6 +84,12 @@ class ModelPicker(QWidget):
         """The chosen model; see `any`."""
         return self._choices[self._last]
 
+    def set_choices(self, choices: list[ModelChoice]) -> None:
+        """List other models, and choose the last."""
+        self._choices = list(choices)
+        self._fill(max(len(choices) - 1, 0))
+        self.changed.emit()
+
     def add_file(self, path: Path) -> None:
         """Add weights from a file and choose them; what is wrong with them is said in `message`."""
         from napari_histoseg.nn.weights import read_card

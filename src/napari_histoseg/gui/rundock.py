@@ -21,6 +21,7 @@ from napari_histoseg.gui.live_run import LiveRun, Request
 from napari_histoseg.gui.modelpicker import ModelChoice, ModelPicker
 from napari_histoseg.gui.parts import button, group
 from napari_histoseg.gui.progress import ProgressPanel
+from napari_histoseg.gui.shown import result_of
 from napari_histoseg.gui.slides import open_slide_by
 from napari_histoseg.gui.warm import wait_until_warm, warm_up
 from napari_histoseg.gui.where import WherePicker, view_box
@@ -46,7 +47,7 @@ def engine(*args: Any, **keywords: Any) -> Iterator[RunEvent]:
 class RunDock(QScrollArea):
     """Base of a method's dock.
 
-    A subclass names the method, its settings and its words, and lays out what it shows.
+    A subclass names the method, its settings and its words, and adds parts of its own.
 
     Parameters
     ----------
@@ -90,8 +91,9 @@ class RunDock(QScrollArea):
 
     @property
     def result(self) -> Result | None:
-        """The result that is exported."""
-        raise NotImplementedError
+        """The result that is exported: of the method, and its layer is chosen."""
+        result = result_of(self.viewer.layers.selection.active)
+        return result if result is not None and result.record.method == self.METHOD else None
 
     def settings_of(self, choice: ModelChoice) -> dict[str, Any]:
         """Settings that follow from the chosen model."""
@@ -105,7 +107,7 @@ class RunDock(QScrollArea):
         """Widgets of the method's own."""
 
     def _lay_out(self) -> None:
-        raise NotImplementedError
+        self.show_parts(self.header, *self.run_parts(), *self.result_parts())
 
     # -- looks --------------------------------------------------------------------------------------------------------
 
@@ -209,11 +211,12 @@ class RunDock(QScrollArea):
             log.debug("Refused", exc_info=True)
             self._problem(str(error))
 
-    def _request(self, preview: bool) -> Request:
+    def _request(self, preview: bool, model: ModelChoice | None = None) -> Request:
+        """What to run: the chosen model, or another one."""
         slide, layer = self.header.slide(), self.header.layer
         assert layer is not None
         mpp = slide.require_mpp()
-        model = self.models.choice
+        model = model or self.models.choice
         settings = self.form.values(**self.settings_of(model))
         assert isinstance(settings, self.SETTINGS)
         if preview:

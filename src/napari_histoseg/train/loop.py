@@ -6,7 +6,7 @@ import copy
 import csv
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,12 +78,18 @@ class _State:
     seconds: float = 0.0
 
 
-def fit(task: Task, out: Path, resume: bool = False) -> Generator[TrainEvent, None, None]:
+def never() -> bool:
+    """Goes on to the end."""
+    return False
+
+
+def fit(task: Task, out: Path, resume: bool = False, stop: Callable[[], bool] = never) -> Generator[TrainEvent, None, None]:
     """Train a task's network and keep the weights with the best validation score in ``out``.
 
     Closing the iterator stops; what was learned until the last validation stays in the checkpoint beside ``out`` and
     ``resume=True`` goes on from there to the same weights as an uninterrupted training. The curve is written to
-    ``<out>.curve.csv``.
+    ``<out>.curve.csv``. When ``stop``, asked after each step, says so, the network is scored once more and the training ends
+    with the best weights.
 
     Raises
     ------
@@ -112,13 +118,14 @@ def fit(task: Task, out: Path, resume: bool = False) -> Generator[TrainEvent, No
         rate = state.optimizer.param_groups[0]["lr"]
         yield StepDone(state.step, settings.steps, loss, rate, state.seconds, parts)
         curve.loss(loss, parts)
-        if state.step % settings.validate_every and state.step != settings.steps:
+        ending = stop() or state.step == settings.steps
+        if state.step % settings.validate_every and not ending:
             continue
         validated = _validate(task, state, out)
         curve.row(state.step, rate, state.seconds, validated.scores)
         _save(state, checkpoint, settings.model_dump(mode="json"))
         yield validated
-        if settings.patience and state.since_best >= settings.patience:
+        if ending or (settings.patience and state.since_best >= settings.patience):
             batches.close()
             break
     stopped = state.step < settings.steps

@@ -191,11 +191,12 @@ class JointTask:
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Scores of the held-out patches, all their pixels together; ``score`` is the macro F1.
 
-        ``classification`` is the share of the classification patches whose class is right.
+        ``classification`` is the share of the classification patches whose class is right, ``f1_<name>`` the F1 of a class.
         """
         assert isinstance(network, JointNetwork)
         network.eval()
-        return evaluate(network, self.val_outlined, self.val_classified, self.background)
+        names = [str(c["name"]) for c in self.classes]
+        return evaluate(network, self.val_outlined, self.val_classified, self.background, names=names)
 
     def card(self, scores: Mapping[str, float], seconds: float) -> ModelCard:
         """The model card: settings, data, start, scores, hardware."""
@@ -266,10 +267,12 @@ def evaluate(
     classified: Sequence[Picture],
     background: int | None,
     count: int | None = None,
+    names: Sequence[str] = (),
 ) -> dict[str, float]:
     """Scores of a network on patches: pixels of all masks together, and the share of classes that are right.
 
-    ``count`` is the number of classes of the masks, where there are more than the network knows.
+    ``count`` is the number of classes of the masks, where there are more than the network knows. With ``names`` of the classes,
+    ``f1_<name>`` is the F1 of each that the masks show.
     """
     count = count or network.classes
     table = Counts.none(count)
@@ -281,4 +284,6 @@ def evaluate(
     scores = table.scores(background)
     right = [patch_class(network, p.image, background) == p.label for p in classified]
     extra = {"classification": float(np.mean(right))} if right else {}
+    shown = table.table.sum(1) > 0
+    extra |= {f"f1_{name}": float(f1) for name, f1, known in zip(names, table.f1, shown, strict=False) if known}
     return {"score": scores["macro_f1"], **{k: v for k, v in scores.items() if not np.isnan(v)}, **extra}
