@@ -9,7 +9,7 @@ when glands cover a tenth of it, background when there are none, and it is left 
 are in no training; the patients are divided once, so that the test part holds about two fifths of each grade.
 
 Every run is a line in RUNS, and those that are there already are not run again, so the experiment can be stopped and
-continued; with --tables nothing is run. What is scored are whole test pictures, all their pixels together, with the weights of
+continued, or shared between processes by --first-seed; with --tables nothing is run. What is scored are whole test pictures, all their pixels together, with the weights of
 the last step: nothing is chosen by a score. "Relative" is a score over that of S at 100 %, mean over the same seeds.
 """
 
@@ -154,7 +154,7 @@ class Run:
 
 def planned(args: argparse.Namespace) -> Iterator[Run]:
     """All runs, a repetition after the other; S+C at 100 % has no patch left for C, so it is S."""
-    for seed in range(args.seeds):
+    for seed in range(args.first_seed, args.seeds):
         for variant in args.variants:
             if variant == "paper" and seed >= args.paper_seeds:
                 continue
@@ -284,7 +284,7 @@ def main() -> None:
     parser.add_argument("--paper-shares", nargs="+", type=float, choices=SHARES, default=[5.0, 10.0, 100.0])
     parser.add_argument("--mpp", type=float, default=1.86)
     parser.add_argument("--device", default="auto")
-    numbers = {"seeds": 5, "paper-seeds": 2, "steps": 700, "paper-steps": 700, "width": 32, "batch": 16, "crop": 128, "threads": 1}
+    numbers = {"first-seed": 0, "seeds": 5, "paper-seeds": 2, "steps": 700, "paper-steps": 700, "width": 32, "batch": 16, "crop": 128, "threads": 1}
     for name, value in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args()

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import napari
 import numpy as np
 from PIL import Image
@@ -19,7 +21,9 @@ from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
+from napari_histoseg.annotations.dataset import PatchClass
 from napari_histoseg.gui import warm
+from napari_histoseg.slide import Box
 
 
 class Photographer:
@@ -154,14 +158,71 @@ def stain(camera: Photographer, slide: str) -> None:
     camera.save("stain.png")
 
 
+def joint(camera: Photographer, slide: str) -> None:
+    """Three painted and twenty classified patches, trained on and mapped. Colors stand in for the hand that would paint."""
+    viewer = camera.viewer
+    viewer.open(slide, plugin="napari-histoseg")
+    _, dock = viewer.window.add_plugin_dock_widget("napari-histoseg", "Joint")
+    camera.wait(60, warm._ready.is_set)
+    with tempfile.TemporaryDirectory() as folder:
+        annotate(camera, dock.panel.desk, Path(folder) / "skin")
+        dock.tabs.setCurrentIndex(1)
+        dock.training.form.set_values(steps=200, validate_every=50)
+        viewer.reset_view()
+        camera.click(dock.training.train_button)
+        camera.wait(600, lambda: dock.training.current is None and not dock.busy)
+        camera.wait(5, lambda: bool(dock.advice.text()))
+        camera.click(dock.next.find_button)
+        camera.wait(60, lambda: dock.next.current is None)
+        camera.wait(2)
+        camera.save("joint-train.png")
+        dock.tabs.setCurrentIndex(2)
+        viewer.reset_view()
+        dock.where.buttons["Whole slide"].click()
+        camera.click(dock.run_button)
+        camera.wait(300, lambda: dock.current is None)
+        camera.wait(4)
+        camera.save("joint.png")
+
+
+def annotate(camera: Photographer, desk: Any, folder: Path) -> None:
+    """Three painted patches, and twenty with a class."""
+    desk.create(folder, 1.0, [PatchClass(value=1, name="epidermis", color="#e6194b"), PatchClass(value=2, name="dermis", color="#3cb44b")])
+    desk.set_patch_px(192)
+    session, slide = desk.require(), desk.require_slide()
+    side = round(192 / slide.require_mpp())
+    for part, (x, y) in enumerate(((0.25, 0.3), (0.55, 0.55), (0.75, 0.2))):
+        box = Box(int(x * (slide.width - side)), int(y * (slide.height - side)), side, side)
+        patch = session.add_mask_patch(slide, box, group=f"part {part}")
+        session.set_mask(patch.id, classes_by_color(session.image(patch.id)))
+    rng = np.random.default_rng(1)
+    while len(session.patches) < 23:
+        box = Box(int(rng.integers(slide.width - side // 2)), int(rng.integers(slide.height - side // 2)), side // 2, side // 2)
+        share = np.bincount(classes_by_color(slide.read(0, box)[::2, ::2]).ravel(), minlength=256)[1:3] / (side // 4) ** 2
+        if share.max() > 0.4:
+            session.add_label_patch(slide, box, int(share.argmax()) + 1, group=f"part {len(session.patches) % 3}")
+    camera.wait(2)
+
+
+def classes_by_color(image: np.ndarray) -> np.ndarray:
+    """Dark purple is epidermis, pink is dermis, bright is background; the rest is left open."""
+    smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 3)
+    bright, red, chroma = smooth.mean(2), smooth[..., 0], np.ptp(smooth, axis=2)
+    mask = np.full(bright.shape, 255, np.uint8)
+    mask[bright > 225] = 0
+    mask[(bright <= 225) & (red < 165)] = 1
+    mask[(bright <= 225) & (red >= 185) & (chroma > 45)] = 2
+    return mask
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("slide")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images")
-    parser.add_argument("--only", choices=("nuclei", "stain"))
+    parser.add_argument("--only", choices=("nuclei", "stain", "joint"))
     args = parser.parse_args()
     args.out.mkdir(exist_ok=True)
-    for scene in (nuclei, stain):
+    for scene in (nuclei, stain, joint):
         if args.only in (None, scene.__name__):
             camera = Photographer(args.out)
             scene(camera, args.slide)

@@ -152,7 +152,7 @@ def test_the_whole_slide_is_mapped_with_names_colors_and_areas(person: Person) -
     person.until(lambda: person.dock.current is None)
     (layer,) = person.layers("labels")
     assert set(np.unique(np.asarray(layer.data[0]))) <= {0, 1, 2}
-    assert layer.features["class"].tolist() == ["pink", "purple"]
+    assert layer.features["class"].tolist() == ["background", "pink", "purple"]
     assert person.dock.progress.words.text().startswith("Done: a map of pink, purple.")
     person.until(lambda: "mm²" in person.dock.areas.text())
     assert person.dock.result is not None

@@ -119,9 +119,13 @@ class JointDock(RunDock):
         self.advice.setText("")
         if session is not None:
             self.training.form.set_values(mpp=session.mpp)
-            self.models.set_choices([choice for path in models_in(session.folder, self.METHOD) if (choice := choice_of(path))])
+            self._list_models(session.folder)
         self._on_model()
         self._show_state()
+
+    def _list_models(self, dataset: Path) -> None:
+        """The models of a dataset, the newest chosen."""
+        self.models.set_choices([choice for path in models_in(dataset, self.METHOD) if (choice := choice_of(path))])
 
     def _on_annotated(self, changed: Any = None) -> None:
         self.training.show_state()
@@ -153,10 +157,12 @@ class JointDock(RunDock):
             log.debug("No preview while training: %s", error)
 
     def _on_trained(self, weights: Path) -> None:
-        self.models.add_file(weights)
         session = self.panel.session
-        if session is not None:
+        if session is None or weights.parent.parent != session.folder:
+            self.models.add_file(weights)
+        else:
             folder = session.folder
+            self._list_models(folder)
             in_background("Estimating what would help", lambda: advise(folder, weights), self.advice.setText, log.debug, self)
 
 

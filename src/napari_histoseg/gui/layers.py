@@ -126,7 +126,8 @@ def labels_layer(
         **place(mpp, base, frame.x, frame.y, origin),
     }
     if classes:
-        keywords["features"] = pd.DataFrame({"index": [c.value for c in classes], "class": [c.name for c in classes]})
+        names = {0: "background", **{c.value: c.name for c in classes}}
+        keywords["features"] = pd.DataFrame({"index": list(names), "class": list(names.values())})
     return live_levels(arrays, fresh), keywords, "labels"
 
 
