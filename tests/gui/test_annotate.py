@@ -155,7 +155,7 @@ class Person:
         self.look_at(x, y)
         self.key("N")
         assert self.desk.chosen is not None, self.said
-        self.until(lambda: self.desk.layers.paint.visible)
+        self.until(lambda: self.desk.layers.paint.visible and self.desk.layers.paint.mode != "pan_zoom")
         self.qtbot.wait(30)
         return str(self.desk.chosen)
 
@@ -365,6 +365,16 @@ def test_deleting_the_paint_layer_loses_nothing(busy: Person) -> None:
     np.testing.assert_array_equal(busy.desk.layers.paint.data, before)
     busy.drag((560, 520), (640, 520))
     assert (busy.stored(number) == 1).sum() > (before == 1).sum()
+
+
+def test_the_brush_stays_in_the_hand_when_another_layer_goes(busy: Person) -> None:
+    busy.patch_here()
+    extra = busy.viewer.add_points(np.zeros((1, 2)), units="um")
+    busy.viewer.layers.selection.active = busy.desk.layers.paint
+    busy.viewer.layers.remove(extra)
+    busy.until(lambda: busy.desk.layers.paint.mode == "paint")
+    busy.drag((560, 480), (640, 480))
+    assert (busy.stored() == 1).any()
 
 
 # -- classification patches ---------------------------------------------------------------------------------------------
@@ -714,6 +724,8 @@ def test_a_viewer_is_handed_over_as_napari_does(bare: napari.Viewer, files: tupl
     bare.window.add_dock_widget(other, name="Other")
     person.panel, person.desk = other.panel, other.panel.desk
     person.new(tmp_path / "set")
+    # The layers of the panel before go one after another.
+    qtbot.wait(600)
     person.patch_here()
     person.drag((560, 480), (640, 480))
     assert (person.stored() == 1).any()

@@ -73,6 +73,7 @@ class Desk(Book):
         self._turn.setInterval(20)
         self._turn.timeout.connect(self._load_some)
         self.layers.added.connect(self._show_colors)
+        viewer.layers.events.removing.connect(self._on_removing)
         viewer.layers.events.removed.connect(self._on_removed)
 
     def _opened(self) -> None:
@@ -124,6 +125,13 @@ class Desk(Book):
             self.choose(None)
         self._lay_out()
         self.slide_changed.emit()
+
+    def _on_removing(self, event: Any = None) -> None:
+        """Put the brush down: drawing its circle while a layer goes ends the program with some OpenGL drivers."""
+        paint = self.layers.paint
+        if paint is not None and paint in self.viewer.layers:
+            paint.mode = "pan_zoom"
+            paint.cursor = "standard"
 
     def _on_removed(self, event: Any = None) -> None:
         if self.layer is not None and self.layer not in self.viewer.layers:

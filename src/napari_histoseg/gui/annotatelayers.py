@@ -126,6 +126,8 @@ class AnnotationLayers(QObject):
             return
         self._seen_again(self.paint)
         self._add_paint()
+        # A layer that was not seen had no mode of its own.
+        self.added.emit()
 
     def _add_paint(self) -> None:
         if self.paint is None or self.paint not in self._viewer.layers:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QObject, QTimer
 
 from napari_histoseg.gui.qt import Signal
 
@@ -28,6 +28,7 @@ PLACING = "Click where the patch shall be, then press 1–9 for its class. Esc o
 MODES = {PAINT: "paint", FILL: "fill", POLYGON: "polygon", ERASE: "erase"}
 """napari's own modes for these tools."""
 CLICK_PX = 4
+AGAIN_MS = 150
 BRUSH_PX = (1, 200)
 
 
@@ -53,11 +54,21 @@ class Tools(QObject):
         desk.chosen_changed.connect(self.apply)
         desk.class_changed.connect(self.apply)
         desk.layers.added.connect(self.apply)
+        # The brush is put down while a layer goes, see `Desk`, and taken up again when the window was drawn without it.
+        self._again = QTimer(self)
+        self._again.setSingleShot(True)
+        self._again.setInterval(AGAIN_MS)
+        self._again.timeout.connect(self.apply)
+        desk.viewer.layers.events.removed.connect(self._on_removed)
 
     def release(self) -> None:
         """Listen no more."""
         if self._on_press in self._desk.viewer.mouse_drag_callbacks:
             self._desk.viewer.mouse_drag_callbacks.remove(self._on_press)
+
+    def _on_removed(self, event: Any = None) -> None:
+        if self._desk.painting:
+            self._again.start()
 
     # -- which tool ---------------------------------------------------------------------------------------------------
 
