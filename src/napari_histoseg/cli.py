@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from napari_histoseg.arguments import how_to_resume, parse_settings, polygons, weights_file
-from napari_histoseg.cli_files import ANY_PATH, already_json, export, json_option, score, weights
+from napari_histoseg.cli_files import ANY_PATH, already_json, bring, export, json_option, score, weights
 from napari_histoseg.console import Progress, help_without_command, print_json, watch_run, watch_training
 from napari_histoseg.errors import HistosegError, SettingsError
 
@@ -93,14 +93,14 @@ def _version() -> str:
 @click.version_option(_version(), prog_name="histoseg")
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Find and measure nuclei in H&E whole-slide images.
+    """Interactive and automatic analysis of H&E whole-slide images: nuclei, stain, your own tissue classes.
 
     The same from napari (napari slide.svs) and from Python (import napari_histoseg).
     """
     help_without_command(context)
 
 
-for command in (export, score, weights):
+for command in (bring, export, score, weights):
     cli.add_command(command)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -33,6 +34,30 @@ def export(result: Path, out: Path, overwrite: bool) -> None:
     finally:
         progress.close()
     click.echo(written)
+
+
+@click.command("import")
+@click.argument("source", type=ANY_PATH)
+@click.argument("dataset", type=ANY_PATH)
+@click.option("--mpp", type=float, help="µm per pixel of the dataset; needed when it is new.")
+@click.option("--slide", type=ANY_PATH, help="The slide that a GeoJSON was drawn on.")
+@click.option("--kind", type=click.Choice(["masks", "classes"]), help="What a folder of pictures has; found out when not given.")
+@click.option("--outside", type=click.Choice(["unlabeled", "background"]), default="unlabeled", show_default=True, help="What no area of a GeoJSON covers.")
+@json_option
+def bring(source: Path, dataset: Path, as_json: bool, **how: Any) -> None:
+    """Bring annotations in SOURCE into the patch DATASET, which is made when there is none.
+
+    SOURCE is GeoJSON as QuPath writes it, a folder with images and masks, or a folder with a folder of pictures for each class.
+    """
+    from napari_histoseg.annotations.bring import import_annotations
+
+    report = import_annotations(source, dataset, **how)
+    if as_json:
+        print_json({"dataset": str(dataset), "added": len(report.added), "notices": list(report.notices)})
+        return
+    for notice in report.notices:
+        click.echo(notice, err=True)
+    click.echo(f"{len(report.added)} patches: {dataset}")
 
 
 @click.command()
