@@ -39,6 +39,7 @@ ALSO: dict[str, set[str]] = {
     "metrics.score": {"results"},
     # Training runs on the same device and precision as prediction, and reads the settings that all trainings share.
     "train.loop": {"predict.device", "methods.settings"},
+    "train.card": {"methods.settings"},
     "train.task": {"methods.settings"},
     # It looks at the pictures of a patch dataset.
     "methods.stain.pictures": {"annotations"},

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from napari_histoseg.annotations.dataset import PatchDataset
 from napari_histoseg.errors import DatasetError, WeightsError
-from napari_histoseg.methods.joint import train
 from napari_histoseg.methods.joint.advice import (
     Point,
     advise,
@@ -24,7 +23,6 @@ from napari_histoseg.methods.joint.advice import (
     counts_of,
     fitted_exponent,
     history_of,
-    patch_key,
 )
 from napari_histoseg.methods.joint.network import build
 from napari_histoseg.nn.weights import ModelCard, save_weights
@@ -161,10 +159,6 @@ def test_a_mask_that_cannot_be_read_is_named(dataset: PatchDataset) -> None:
     dataset.path("2.png").write_bytes(b"no picture")
     with pytest.raises(DatasetError, match=r"2\.png cannot be read"):
         counts_of(dataset)
-
-
-def test_patches_are_named_as_in_the_cards(dataset: PatchDataset) -> None:
-    assert [patch_key(p) for p in dataset.patches] == [train.patch_key(p) for p in dataset.patches]
 
 
 def weights(path: Path, trained: list[str], held: list[str], method: str = "joint", **scores: float) -> Path:

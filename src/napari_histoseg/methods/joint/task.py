@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +21,7 @@ from napari_histoseg.metrics.joint import Counts
 from napari_histoseg.nn.inference import to_input
 from napari_histoseg.nn.weights import ModelCard, read_card
 from napari_histoseg.train.augment import degrade, jitter_stain
+from napari_histoseg.train.card import card_of
 from napari_histoseg.train.loop import adamw, cosine
 
 PAPER_BETAS = (0.9, 0.999)
@@ -202,23 +202,15 @@ class JointTask:
         """The model card: settings, data, start, scores, hardware."""
         settings = self.settings
         data = [{**entry, "encoder": self.encoder_start} for entry in self.provenance.get("data", [{}])]
-        return ModelCard(
-            method="joint",
-            name=self.provenance.get("name", "joint"),
-            summary=self.provenance.get("summary", "Classes learned from segmentation and classification patches."),
+        return card_of(
+            "joint", settings, {**self.provenance, "data": data}, scores, len(self.val_outlined), seconds,
+            name="joint",
+            summary="Classes learned from segmentation and classification patches.",
             architecture=settings.variant,
             width=self._width,
             mpp=settings.mpp,
             classes=self.classes,
-            settings=settings.model_dump(mode="json"),
-            data=data,
-            data_sha256=str(self.provenance.get("data_sha256", "")),
-            scores={"validation": {k: round(v, 4) for k, v in scores.items()}, "images": len(self.val_outlined)},
-            versions={"torch": torch.__version__, "python": platform.python_version()},
-            hardware=f"{platform.machine()}, {torch.get_num_threads()} threads",
-            seconds=round(seconds, 1),
-            license=str(self.provenance.get("license", "")),
-        )
+        )  # fmt: skip
 
 
 def _known(known: NDArray[np.bool_], place: Place, side: int) -> bool:

@@ -20,6 +20,7 @@ from napari_histoseg.annotations.dataset import (
     split_groups,
 )
 from napari_histoseg.errors import DatasetError, HistosegError
+from napari_histoseg.methods.joint.advice import patch_key
 from napari_histoseg.methods.joint.config import JointTraining
 from napari_histoseg.methods.joint.data import Picture
 from napari_histoseg.methods.joint.predictor import network_of
@@ -79,12 +80,6 @@ def task_from_dataset(folder: Path | PatchDataset, settings: JointTraining) -> J
     return JointTask(
         settings, classes, groups["outlined"], groups["classified"], scored["val_outlined"], scored["val_classified"], provenance
     )
-
-
-def patch_key(patch: Patch) -> str:
-    """What names a patch in a model card: its id, else its source and box."""
-    box = "" if patch.box is None else " " + ",".join(map(str, patch.box))
-    return patch.id or f"{patch.source}{box}"
 
 
 def _about(dataset: PatchDataset, patches: Sequence[Patch], held: Sequence[bool], notices: Sequence[str]) -> dict[str, Any]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -35,6 +33,7 @@ from napari_histoseg.methods.nuclei.targets import (
 from napari_histoseg.nn.weights import ModelCard, load_into, read_card
 from napari_histoseg.slide.stain import jitter, measure
 from napari_histoseg.train.augment import degrade, jitter_stain, warp
+from napari_histoseg.train.card import card_of
 
 CONTEXT_PX = 32
 """Targets are made on a crop this much larger on each side, so that a nucleus cut by the crop keeps its true centroid."""
@@ -136,23 +135,15 @@ class NucleiTask:
     def card(self, scores: Mapping[str, float], seconds: float) -> ModelCard:
         """The model card: settings, data, scores, hardware."""
         settings = self.settings
-        return ModelCard(
-            method="nuclei",
-            name=self.provenance.get("name", f"nuclei {settings.architecture}"),
-            summary=self.provenance.get("summary", "Nuclei of H&E slides."),
+        return card_of(
+            "nuclei", settings, self.provenance, scores, len(self.val), seconds,
+            name=f"nuclei {settings.architecture}",
+            summary="Nuclei of H&E slides.",
             architecture=settings.architecture,
             width=settings.width,
             mpp=settings.mpp,
             classes=[{"value": 1, "name": "nucleus", "color": "#3cb44b"}],
-            settings=settings.model_dump(mode="json"),
-            data=list(self.provenance.get("data", [])),
-            data_sha256=str(self.provenance.get("data_sha256", "")),
-            scores={"validation": {k: round(v, 4) for k, v in scores.items()}, "images": len(self.val)},
-            versions={"torch": torch.__version__, "python": platform.python_version()},
-            hardware=f"{platform.machine()}, {torch.get_num_threads()} threads",
-            seconds=round(seconds, 1),
-            license=str(self.provenance.get("license", "")),
-        )
+        )  # fmt: skip
 
 
 def task_from_dataset(folder: Path | PatchDataset, settings: NucleiTraining) -> NucleiTask:

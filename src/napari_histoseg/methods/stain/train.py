@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from napari_histoseg.methods.stain.style import colorize, global_vector
 from napari_histoseg.nn.weights import ModelCard
 from napari_histoseg.slide import Box, Slide
 from napari_histoseg.slide.stain import measure
+from napari_histoseg.train.card import card_of
 from napari_histoseg.train.loop import adamw, cosine
 
 FINEST = 0.85
@@ -167,23 +167,15 @@ class StainTask:
     def card(self, scores: Mapping[str, float], seconds: float) -> ModelCard:
         """The model card: settings, data with its stain profile, scores, hardware."""
         settings = self.settings
-        return ModelCard(
-            method="stain",
-            name=self.provenance.get("name", "stain style"),
-            summary=self.provenance.get("summary", "A stain style, learned from reference pictures."),
+        return card_of(
+            "stain", settings, self.provenance, scores, len(self.val), seconds,
+            name="stain style",
+            summary="A stain style, learned from reference pictures.",
             architecture=settings.architecture,
             width=settings.width,
             mpp=settings.mpp,
             classes=[{"value": i, "name": name} for i, name in enumerate(self.classes)],
-            settings=settings.model_dump(mode="json"),
-            data=list(self.provenance.get("data", [])),
-            data_sha256=str(self.provenance.get("data_sha256", "")),
-            scores={"validation": {k: round(v, 4) for k, v in scores.items()}, "images": len(self.val)},
-            versions={"torch": torch.__version__, "python": platform.python_version()},
-            hardware=f"{platform.machine()}, {torch.get_num_threads()} threads",
-            seconds=round(seconds, 1),
-            license=str(self.provenance.get("license", "")),
-        )
+        )  # fmt: skip
 
 
 def _between(rng: np.random.Generator, start: int, size: int, side: int) -> float:
