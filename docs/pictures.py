@@ -9,6 +9,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,30 @@ class Photographer:
         world = np.array(layer.data_to_world((y_px - frame.y - 0.5, x_px - frame.x - 0.5)))
         off = (world - np.array(self.viewer.scene.camera.center[-2:])) * self.viewer.scene.camera.zoom
         return QPoint(round(self.canvas.width() / 2 + off[1]), round(self.canvas.height() / 2 + off[0]))
+
+    def at(self, world: tuple[float, float]) -> QPoint:
+        """Where a place in µm, ``(y, x)``, lies on the canvas."""
+        off = (np.array(world) - np.array(self.viewer.scene.camera.center[-2:])) * self.viewer.scene.camera.zoom
+        return QPoint(round(self.canvas.width() / 2 + off[1]), round(self.canvas.height() / 2 + off[0]))
+
+    def key(self, name: str) -> None:
+        """Press a key over the canvas."""
+        QTest.keyClick(self.canvas, name)
+        self.wait(0.3)
+
+    def paint(self, corners: list[QPoint]) -> None:
+        """Drag along a line."""
+        none, left = Qt.KeyboardModifier.NoModifier, Qt.MouseButton.LeftButton
+        QTest.mouseMove(self.canvas, corners[0])
+        QTest.mousePress(self.canvas, left, none, corners[0])
+        for start, end in pairwise(corners):
+            for f in np.linspace(0, 1, 8):
+                at = QPoint(round(start.x() + f * (end.x() - start.x())), round(start.y() + f * (end.y() - start.y())))
+                there = QPointF(self.canvas.mapToGlobal(at))
+                QApplication.sendEvent(self.canvas, QMouseEvent(QEvent.Type.MouseMove, QPointF(at), there, left, left, none))
+                self.wait(0.02)
+        QTest.mouseRelease(self.canvas, left, none, corners[-1])
+        self.wait(0.2)
 
     def drag(self, start: QPoint, end: QPoint) -> None:
         """Press with Shift and move, without letting go."""
@@ -158,6 +183,52 @@ def stain(camera: Photographer, slide: str) -> None:
     camera.save("stain.png")
 
 
+EPITHELIUM = [
+    ((262, 565), (330, 562), (400, 590), (470, 580)), ((340, 598), (400, 608), (440, 612), (482, 612)), ((425, 560), (470, 545), (486, 560)),
+]  # fmt: skip
+STROMA = [((265, 500), (330, 490), (390, 482), (480, 472)), ((400, 512), (440, 515), (482, 510))]
+CLICKS = [
+    ((614, 485), "2"), ((907, 485), "2"), ((1229, 504), "2"), ((1097, 790), "2"), ((560, 610), "1"), ((983, 665), "1"),
+    ((1324, 340), "1"), ((1229, 845), "1"), ((623, 788), "3"), ((775, 665), "3"),
+]  # fmt: skip
+
+
+def annotate(camera: Photographer, slide: str) -> None:
+    """A patch painted with the smart brush, and ten that are clicked; places in µm, ``(y, x)``."""
+    viewer, left = camera.viewer, Qt.MouseButton.LeftButton
+    viewer.open(slide, plugin="napari-histoseg")
+    _, dock = viewer.window.add_plugin_dock_widget("napari-histoseg", "Annotate")
+    camera.wait(90, warm._ready.is_set)
+    desk = dock.panel.desk
+    names = (("epithelium", "#e6194b"), ("stroma", "#3cb44b"), ("keratin", "#4363d8"))
+    with tempfile.TemporaryDirectory() as folder:
+        desk.create(Path(folder) / "skin", 1.0, [PatchClass(value=i, name=n, color=c) for i, (n, c) in enumerate(names, 1)])
+        camera.wait(1.5)
+        viewer.window._qt_window.activateWindow()
+        camera.canvas.setFocus()
+        camera.look(2, 370, 500)
+        camera.key("N")
+        camera.key("S")
+        camera.wait(10, lambda: desk.loader.pieces(desk.chosen) is not None)
+        dock.panel.tools.set_brush(18)
+        for key, strokes in (("1", EPITHELIUM), ("2", STROMA)):
+            camera.key(key)
+            for stroke in strokes:
+                camera.paint([camera.at(place) for place in stroke])
+        camera.wait(2)
+        camera.save("annotate.png")
+        camera.key("B")
+        viewer.reset_view()
+        desk.set_patch_px(128)
+        camera.key("C")
+        for place, key in CLICKS:
+            QTest.mouseMove(camera.canvas, camera.at(place))
+            QTest.mouseClick(camera.canvas, left, pos=camera.at(place))
+            camera.key(key)
+        camera.wait(2)
+        camera.save("annotate-patches.png")
+
+
 def joint(camera: Photographer, slide: str) -> None:
     """Three painted and twenty classified patches, trained on and mapped. Colors stand in for the hand that would paint."""
     viewer = camera.viewer
@@ -165,7 +236,7 @@ def joint(camera: Photographer, slide: str) -> None:
     _, dock = viewer.window.add_plugin_dock_widget("napari-histoseg", "Joint")
     camera.wait(60, warm._ready.is_set)
     with tempfile.TemporaryDirectory() as folder:
-        annotate(camera, dock.panel.desk, Path(folder) / "skin")
+        fill_dataset(camera, dock.panel.desk, Path(folder) / "skin")
         dock.tabs.setCurrentIndex(1)
         dock.training.form.set_values(steps=200, validate_every=50)
         viewer.reset_view()
@@ -185,7 +256,7 @@ def joint(camera: Photographer, slide: str) -> None:
         camera.save("joint.png")
 
 
-def annotate(camera: Photographer, desk: Any, folder: Path) -> None:
+def fill_dataset(camera: Photographer, desk: Any, folder: Path) -> None:
     """Three painted patches, and twenty with a class."""
     desk.create(folder, 1.0, [PatchClass(value=1, name="epidermis", color="#e6194b"), PatchClass(value=2, name="dermis", color="#3cb44b")])
     desk.set_patch_px(192)
@@ -219,10 +290,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("slide")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images")
-    parser.add_argument("--only", choices=("nuclei", "stain", "joint"))
+    parser.add_argument("--only", choices=("nuclei", "stain", "annotate", "joint"))
     args = parser.parse_args()
     args.out.mkdir(exist_ok=True)
-    for scene in (nuclei, stain, joint):
+    for scene in (nuclei, stain, annotate, joint):
         if args.only in (None, scene.__name__):
             camera = Photographer(args.out)
             scene(camera, args.slide)
