@@ -50,7 +50,9 @@ SETTINGS = ("S", "S+C", "S+C*")
 TEST_SHARE = 0.4
 LEAST_GLAND = 0.1
 MEASURES = {"macro_f1": "macro F1", "foreground_dice": "gland Dice"}
-PAPER: dict[str, Any] = {"variant": "paper", "batch": 20, "average_decay": 0.0, "weight_decay": 0.0, "augmentation": 0.0}
+PAPER: dict[str, Any] = {
+    "variant": "paper", "batch": 20, "mix": 0.5, "class_weight": 1.0, "average_decay": 0.0, "weight_decay": 0.0, "augmentation": 0.0,
+}  # fmt: skip
 """As published, but for the start: ImageNet weights are used only where they are found."""
 
 Image = np.ndarray
@@ -169,13 +171,16 @@ def train(run: Run, patches: Sequence[Field], test: Sequence[Field], args: argpa
     count = max(len(GRADES), round(run.share / 100 * len(order)))
     others = {"S": [], "S+C": order[count:], "S+C*": order}[run.setting]
     classified = [p for f in others if (p := f.classified) is not None]
-    own: dict[str, Any] = PAPER if run.variant == "paper" else {"variant": run.variant, "batch": args.batch}
+    own: dict[str, Any] = PAPER if run.variant == "paper" else {"variant": run.variant}
     settings = JointTraining.parse({
         "seed": run.seed, "mpp": args.mpp, "crop_px": args.crop, "steps": args.steps, "validate_every": args.steps, "width": args.width,
         "threads": args.threads, "device": args.device, **own,
     })  # fmt: skip
     if run.variant == "paper" and not args.quick:
         settings = settings.replace(width=0, steps=args.paper_steps, validate_every=args.paper_steps)
+    if not classified and run.variant != "paper":
+        # As many segmentation crops a step as beside classification crops.
+        settings = settings.replace(batch=max(4, round(settings.mix * settings.batch)))
     task = JointTask(settings, CLASSES, [f.outlined for f in order[:count]], classified, [f.outlined for f in test])
     begun = time.perf_counter()
     scores: dict[str, float] = {}
@@ -284,12 +289,12 @@ def main() -> None:
     parser.add_argument("--paper-shares", nargs="+", type=float, choices=SHARES, default=[5.0, 10.0, 100.0])
     parser.add_argument("--mpp", type=float, default=1.86)
     parser.add_argument("--device", default="auto")
-    numbers = {"first-seed": 0, "seeds": 5, "paper-seeds": 2, "steps": 700, "paper-steps": 700, "width": 32, "batch": 16, "crop": 128, "threads": 1}
+    numbers = {"first-seed": 0, "seeds": 5, "paper-seeds": 2, "steps": 700, "paper-steps": 700, "width": 32, "crop": 128, "threads": 1}
     for name, value in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args()
     if args.quick:
-        args.seeds, args.paper_seeds, args.steps, args.width, args.batch, args.crop = 2, 1, 2, 8, 4, 64
+        args.seeds, args.paper_seeds, args.steps, args.width, args.crop = 2, 1, 2, 8, 64
         args.shares, args.paper_shares, args.device = [50.0, 100.0], [100.0], "cpu"
     runs = read_runs(args.out)
     if not args.tables:

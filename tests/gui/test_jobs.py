@@ -152,6 +152,37 @@ def test_waiting_is_bounded(qtbot: Any) -> None:
         run.permits.release(10)
 
 
+def test_a_job_that_never_gets_a_thread_is_not_waited_for(qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = Job("waits for a thread", Run())
+    monkeypatch.setattr(waiting._worker, "start", lambda: None)
+    waiting.start()
+    assert jobs.stop_all(1)
+    jobs.RUNNING.discard(waiting)
+
+
+def test_long_jobs_leave_threads_for_short_ones(qtbot: Any) -> None:
+    long = [Run(permits=0) for _ in range(4)]
+    held = [Job("long", run) for run in long]
+    for job in held:
+        job.start()
+    values: list[Any] = []
+    with qtbot.waitSignal(in_background("short", lambda: 1, values.append, values.append).ended, timeout=20_000):
+        pass
+    assert values == [1]
+    for run in long:
+        run.permits.release(10)
+    qtbot.waitUntil(lambda: not set(held) & jobs.RUNNING, timeout=20_000)
+
+
+def test_a_job_that_was_cancelled_before_its_thread_came_does_nothing(qtbot: Any) -> None:
+    run = Run()
+    job = Job("cancelled at once", run)
+    job.cancel()
+    with qtbot.waitSignals([job.cancelled, job.ended], timeout=20_000):
+        job.start()
+    assert not run.waiting.is_set()
+
+
 def test_a_function_in_the_background_returns_its_value(qtbot: Any) -> None:
     values: list[Any] = []
     job = in_background("something", lambda: None, values.append, values.append)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from napari.qt.threading import GeneratorWorker, create_worker
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QObject, QThreadPool
 
 from napari_histoseg.errors import HistosegError
 from napari_histoseg.gui.qt import Signal
@@ -31,6 +31,9 @@ COMMIT_S = 1.2
 NICE = 5
 """The worker yields the processor to the window by this much (POSIX niceness; threads that it starts inherit it)."""
 
+
+THREADS = 8
+"""Jobs at a time at least. Qt takes one for each processor, so that on a laptop a training and a run would let nothing else begin."""
 
 Stored = Callable[[Sequence[Box]], None]
 
@@ -170,8 +173,8 @@ class Job(QObject):
         self.title = title
         self._stop = threading.Event()
         self._pace = _Pace()
-        self._done = threading.Event()
-        pump = _pump(events, self._stop, self._pace, self._done, stored or _nothing)
+        self._begun, self._done = threading.Event(), threading.Event()
+        pump = _pump(events, self._stop, self._pace, self._begun, self._done, stored or _nothing)
         pump.__qualname__ = title
         self._worker: _Worker = create_worker(pump, _worker_class=_Worker, _start_thread=False)
         self._worker.stop = self._stop
@@ -180,6 +183,9 @@ class Job(QObject):
 
     def start(self) -> None:
         """Begin; a job starts once."""
+        pool = QThreadPool.globalInstance()
+        if pool is not None and pool.maxThreadCount() < THREADS:
+            pool.setMaxThreadCount(THREADS)
         RUNNING.add(self)
         self._worker.start()
 
@@ -193,7 +199,12 @@ class Job(QObject):
         return self._stop.is_set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until the iterator is closed and its store on the disk; False when that takes longer."""
+        """Wait until the iterator is closed and its store on the disk; False when that takes longer.
+
+        A job that was cancelled while it waited for a thread has nothing to store: there may never be a thread for it.
+        """
+        if self.cancelling and not self._begun.is_set():
+            return True
         return self._done.wait(seconds)
 
     def _on_message(self, message: object) -> None:
@@ -236,13 +247,21 @@ Pump = Callable[[], Generator[object, None, _End]]
 
 
 def _pump(
-    events: Callable[[], Iterator[JobEvent]], stop: threading.Event, pace: _Pace, done: threading.Event, stored: Stored
+    events: Callable[[], Iterator[JobEvent]],
+    stop: threading.Event,
+    pace: _Pace,
+    begun: threading.Event,
+    done: threading.Event,
+    stored: Stored,
 ) -> Pump:
     def pump() -> Generator[object, None, _End]:
         """Runs in the worker: events go out as they come, an error becomes the sentence that is shown."""
+        begun.set()
         _step_back()
         end = _End()
         try:
+            if stop.is_set():
+                return end
             with closing(events()) as iterator:  # type: ignore[type-var]
                 yield from _messages(iterator, stop, pace, end, stored)
             stored(pace.boxes)

@@ -51,10 +51,10 @@ class JointTraining(TrainSettings):
     )
     mpp: float = Field(2.0, gt=0, le=20, title="Pixel size (µm/px)", description="Pixel size that the network works at.")
     steps: int = Field(600, ge=1, title="Steps", description="Optimizer steps in all.")
-    batch: int = Field(16, ge=4, le=512, title="Batch", description="Crops a step; the paper's is 20.")
+    batch: int = Field(22, ge=4, le=512, title="Batch", description="Crops a step; the paper's is 20.")
     crop_px: int = Field(128, ge=32, le=2048, multiple_of=16, title="Crop", description="Side of a training crop; the paper's is 128.")
     mix: float = Field(
-        0.5, gt=0, le=1, title="Mix", description="Share of segmentation patches in a batch, where there are classification patches."
+        0.73, gt=0, le=1, title="Mix", description="Share of segmentation patches in a batch, where there are classification patches."
     )
     learning_rate: float = Field(
         0.0, ge=0, le=1, title="Learning rate", description="Peak of the cosine; 0 takes 0.002, and for the paper a constant 0.0001."
@@ -71,7 +71,7 @@ class JointTraining(TrainSettings):
         "auto", title="Class weights", description="By the inverse class frequency, its square root, or none; auto: inverse for the paper, else root."
     )
     class_weight: float = Field(
-        1.0, ge=0, le=10, title="Weight of classification", description="Of its loss beside the segmentation loss; the paper's is 1."
+        0.3, ge=0, le=10, title="Weight of classification", description="Of its loss beside the segmentation loss; the paper's is 1."
     )
     augmentation: float = Field(
         1.0, ge=0, le=2, title="Augmentation", description="Strength of turns, zoom, stain, blur and noise; 0 is flips only."
