@@ -218,7 +218,7 @@ def test_a_run_sums_up_the_area_of_each_class(slide: Path, weights: Path, tmp_pa
     result = hs.open_result(told["result"])
     values = {c.name: c.value for c in result.record.classes}
     for name, row in told["classes"].items():
-        assert row["area_mm2"] == pytest.approx((np.asarray(result.labels) == values[name]).sum() * (MPP / 1000) ** 2)
+        assert row["area_mm2"] == pytest.approx((np.asarray(result.labels) == values[name]).sum() * ((result.mpp or 0) / 1000) ** 2)
     assert told["classes"]["dark"]["share"] > 0.7
 
 
