@@ -255,7 +255,10 @@ def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    variants = sorted({r["variant"] for r in runs})
+    # Without S at 100 % there is nothing to be relative to.
+    variants = sorted({r["variant"] for r in runs if (r["setting"], r["share"]) == ("S", 100.0)})
+    if not variants:
+        return
     figure, axes = pyplot.subplots(len(variants), len(MEASURES), figsize=(5.2 * len(MEASURES), 3.8 * len(variants)), squeeze=False)
     for (row, variant), (column, (measure, title)) in itertools.product(enumerate(variants), enumerate(MEASURES.items())):
         cells, axis = by_cell(runs, measure), axes[row][column]
