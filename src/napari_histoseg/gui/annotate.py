@@ -17,7 +17,7 @@ from napari_histoseg.gui.annotatelayers import warm_colors
 from napari_histoseg.gui.annotatepatch import PatchList
 from napari_histoseg.gui.annotateroom import room_of
 from napari_histoseg.gui.header import SlideHeader
-from napari_histoseg.gui.parts import group
+from napari_histoseg.gui.parts import column, group
 from napari_histoseg.gui.qt import Signal
 from napari_histoseg.gui.warm import warm_up
 
@@ -161,13 +161,7 @@ class AnnotateDock(QScrollArea):
         self.header = SlideHeader(napari_viewer, stain=False)
         self.panel = AnnotationPanel(napari_viewer, self.header)
         self.header.message.connect(self.panel._complain)
-        inside = QWidget()
-        layout = QVBoxLayout(inside)
-        layout.setContentsMargins(8, 8, 8, 8)
-        layout.addWidget(self.header)
-        layout.addWidget(self.panel)
-        layout.addStretch(1)
-        self.setWidget(inside)
+        self.setWidget(column(self.header, self.panel))
         self.setWidgetResizable(True)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setMinimumWidth(340)

@@ -15,7 +15,7 @@ from napari_histoseg.gui.background import in_background
 from napari_histoseg.gui.jointnext import NextPlaces
 from napari_histoseg.gui.modelpicker import ModelChoice
 from napari_histoseg.gui.models import shipped_card
-from napari_histoseg.gui.parts import group
+from napari_histoseg.gui.parts import column, group
 from napari_histoseg.gui.rundock import RunDock
 from napari_histoseg.gui.training import Scored
 from napari_histoseg.gui.trainpanel import TrainPanel, models_in
@@ -188,14 +188,8 @@ def area_words(result: "Result") -> str:
 
 def scrolled(*parts: QWidget) -> QScrollArea:
     """Parts below each other, to be scrolled."""
-    inside = QWidget()
-    layout = QVBoxLayout(inside)
-    layout.setContentsMargins(4, 4, 4, 4)
-    for part in parts:
-        layout.addWidget(part)
-    layout.addStretch(1)
     area = QScrollArea()
-    area.setWidget(inside)
+    area.setWidget(column(*parts, margin=4))
     area.setWidgetResizable(True)
     area.setFrameShape(QScrollArea.Shape.NoFrame)
     return area

@@ -23,3 +23,14 @@ def group(title: str, *widgets: QWidget) -> QGroupBox:
     for widget in widgets:
         layout.addWidget(widget)
     return box
+
+
+def column(*parts: QWidget, margin: int = 8) -> QWidget:
+    """Widgets below each other from the top, as the inside of a scroll area."""
+    inside = QWidget()
+    layout = QVBoxLayout(inside)
+    layout.setContentsMargins(margin, margin, margin, margin)
+    for part in parts:
+        layout.addWidget(part)
+    layout.addStretch(1)
+    return inside

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog, QGridLayout, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QGridLayout, QScrollArea, QWidget
 
 from napari_histoseg.errors import HistosegError, PixelSizeError, RegionError, ResultError
 from napari_histoseg.gui.export import export_result
@@ -19,7 +19,7 @@ from napari_histoseg.gui.header import SlideHeader
 from napari_histoseg.gui.jobs import Job
 from napari_histoseg.gui.live_run import LiveRun, Request
 from napari_histoseg.gui.modelpicker import ModelChoice, ModelPicker
-from napari_histoseg.gui.parts import button, group
+from napari_histoseg.gui.parts import button, column, group
 from napari_histoseg.gui.progress import ProgressPanel
 from napari_histoseg.gui.shown import result_of
 from napari_histoseg.gui.slides import open_slide_by
@@ -140,13 +140,7 @@ class RunDock(QScrollArea):
 
     def show_parts(self, *parts: QWidget) -> None:
         """Lay parts out below each other, to be scrolled."""
-        inside = QWidget()
-        layout = QVBoxLayout(inside)
-        layout.setContentsMargins(8, 8, 8, 8)
-        for part in parts:
-            layout.addWidget(part)
-        layout.addStretch(1)
-        self.setWidget(inside)
+        self.setWidget(column(*parts))
         self.setWidgetResizable(True)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setMinimumWidth(340)
