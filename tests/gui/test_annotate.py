@@ -570,6 +570,8 @@ def test_the_thumbnail_follows_the_painting(busy: Person) -> None:
     before = model._pictures[number]
     busy.drag((560, 480), (640, 480))
     busy.until(lambda: model._pictures[number] is not before)
+    seen, was = (icon.pixmap(64, 64).toImage() for icon in (model._pictures[number], before))
+    assert seen != was
 
 
 # -- leaving and coming back --------------------------------------------------------------------------------------------
