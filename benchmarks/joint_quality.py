@@ -174,7 +174,7 @@ def train(run: Run, patches: Sequence[Field], test: Sequence[Field], args: argpa
     own: dict[str, Any] = PAPER if run.variant == "paper" else {"variant": run.variant}
     settings = JointTraining.parse({
         "seed": run.seed, "mpp": args.mpp, "crop_px": args.crop, "steps": args.steps, "validate_every": args.steps, "width": args.width,
-        "threads": args.threads, "device": args.device, **own,
+        "threads": args.threads, "device": args.device, "precision": args.precision, **own,
     })  # fmt: skip
     if run.variant == "paper" and not args.quick:
         settings = settings.replace(width=0, steps=args.paper_steps, validate_every=args.paper_steps)
@@ -292,6 +292,7 @@ def main() -> None:
     parser.add_argument("--paper-shares", nargs="+", type=float, choices=SHARES, default=[5.0, 10.0, 100.0])
     parser.add_argument("--mpp", type=float, default=1.86)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some processors")
     numbers = {"first-seed": 0, "seeds": 5, "paper-seeds": 2, "steps": 700, "paper-steps": 700, "width": 32, "crop": 128, "threads": 1}
     for name, value in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=value)
