@@ -21,13 +21,13 @@ from napari_histoseg.methods.settings import TrainSettings
 from napari_histoseg.nn.inference import channels_last, keep_freed_memory
 from napari_histoseg.nn.weights import save_weights
 from napari_histoseg.predict.device import choose_device, choose_precision
-from napari_histoseg.train.task import MixedTask, OwnOptimizer, Training, TrainTask
+from napari_histoseg.train.task import MixedTask, Optimizers, OwnOptimizer, OwnStep, Training, TrainTask
 
 MAY_CHANGE = ("device", "threads", "precision", "steps", "validate_every", "patience")
 """Settings that may differ when a training is resumed: where it runs, and how long it goes on."""
 
 
-Task = TrainTask | MixedTask
+Task = TrainTask | MixedTask | OwnStep
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class _State:
 
     network: nn.Module
     average: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer | Optimizers
     step: int = 0
     best: dict[str, float] = field(default_factory=dict)
     since_best: int = 0
@@ -112,7 +112,7 @@ def fit(task: Task, out: Path, resume: bool = False, stop: Callable[[], bool] = 
     begun = time.perf_counter() - state.seconds
     batches = _prefetch(task, state.step)
     for batch in batches:
-        loss, parts = _step(task, state, batch, device, precision)
+        loss, parts = _own_step(task, state, batch, device) if isinstance(task, OwnStep) else _step(task, state, batch, device, precision)
         state.step += 1
         state.seconds = time.perf_counter() - begun
         rate = state.optimizer.param_groups[0]["lr"]
@@ -136,6 +136,8 @@ def fit(task: Task, out: Path, resume: bool = False, stop: Callable[[], bool] = 
 def _start(task: Training, device: torch.device) -> _State:
     network = channels_last(task.network().to(device))
     average = copy.deepcopy(network).eval()
+    if isinstance(task, OwnStep):
+        return _State(network, average, task.optimizers(network))
     own = task.optimizer(network) if isinstance(task, OwnOptimizer) else adamw(network, task.settings)
     return _State(network, average, own)
 
@@ -159,6 +161,9 @@ def _prefetch(task: Task, first: int) -> Generator[dict[str, Tensor], None, None
     settings = task.settings
 
     def make(step: int) -> dict[str, Tensor]:
+        if isinstance(task, OwnStep):
+            drawn = task.batch_at(np.random.default_rng((settings.seed, step)), step)
+            return {name: torch.from_numpy(np.asarray(values)) for name, values in drawn.items()}
         rngs = [np.random.default_rng((settings.seed, step, i)) for i in range(settings.batch)]
         rows = [task.sample_at(rng, i) if isinstance(task, MixedTask) else task.sample(rng) for i, rng in enumerate(rngs)]
         return {k: torch.from_numpy(np.stack([row[k] for row in rows])) for k in rows[0]}
@@ -172,10 +177,32 @@ def _prefetch(task: Task, first: int) -> Generator[dict[str, Tensor], None, None
             yield batch
 
 
+def _own_step(task: OwnStep, state: _State, batch: dict[str, Tensor], device: torch.device) -> tuple[float, dict[str, float]]:
+    """A step that the task takes itself."""
+    assert isinstance(state.optimizer, Optimizers)
+    state.network.train()
+    batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+    value, parts = task.take_step(state.network, state.optimizer, batch, state.step)
+    _require_number(value, state)
+    _follow_step(task, state)
+    return value, parts
+
+
+def _require_number(value: float, state: _State) -> None:
+    if not np.isfinite(value):
+        rate = state.optimizer.param_groups[0]["lr"]
+        raise RunError(f"The loss is no longer a number at step {state.step + 1}. Lower learning_rate (now {rate:g}) and train again.")
+
+
+def _follow_step(task: Training, state: _State) -> None:
+    _follow(state.average, state.network, min(task.settings.average_decay, (state.step + 1) / (state.step + 10)))
+
+
 def _step(
-    task: Task, state: _State, batch: dict[str, Tensor], device: torch.device, precision: torch.dtype
+    task: TrainTask | MixedTask, state: _State, batch: dict[str, Tensor], device: torch.device, precision: torch.dtype
 ) -> tuple[float, dict[str, float]]:
     settings = task.settings
+    assert isinstance(state.optimizer, torch.optim.Optimizer)
     state.network.train()
     rate = task.rate(state.step) if isinstance(task, OwnOptimizer) else cosine(state.step, settings.steps, settings.learning_rate)
     for group in state.optimizer.param_groups:
@@ -185,17 +212,16 @@ def _step(
     losses = _losses(task, state.network, image, batch, precision)
     loss = torch.stack(list(losses.values())).sum()
     value = float(loss.detach())
-    if not np.isfinite(value):
-        raise RunError(f"The loss is no longer a number at step {state.step + 1}. Lower learning_rate (now {rate:g}) and train again.")
+    _require_number(value, state)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(state.network.parameters(), 5.0)
     state.optimizer.step()
-    _follow(state.average, state.network, min(settings.average_decay, (state.step + 1) / (state.step + 10)))
+    _follow_step(task, state)
     return value, {name: float(part.detach()) for name, part in losses.items() if name}
 
 
-def _losses(task: Task, network: nn.Module, image: Tensor, batch: dict[str, Tensor], precision: torch.dtype) -> dict[str, Tensor]:
+def _losses(task: TrainTask | MixedTask, network: nn.Module, image: Tensor, batch: dict[str, Tensor], precision: torch.dtype) -> dict[str, Tensor]:
     """The losses by name; the one of a task with a single loss has none."""
     with torch.autocast(image.device.type, precision, enabled=precision != torch.float32):
         if isinstance(task, MixedTask):

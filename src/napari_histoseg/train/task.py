@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,3 +66,46 @@ class OwnOptimizer(Protocol):
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0; a function of the step alone, so that resuming repeats it."""
+
+
+@runtime_checkable
+class OwnStep(Training, Protocol):
+    """A task that takes a whole step itself: several losses for several optimizers, such as a generator against its critic.
+
+    The loop does the rest: batches ahead of time, the average of the weights, validation, checkpoints, the curve.
+    """
+
+    def optimizers(self, network: nn.Module) -> Optimizers:
+        """The optimizers by name; the first one's learning rate is the one in the curve."""
+
+    def batch_at(self, rng: np.random.Generator, step: int) -> Sample:
+        """All that a step takes, stacked; everything random of the step, noise included, comes from ``rng``, so that resuming repeats it."""
+
+    def take_step(
+        self, network: nn.Module, optimizers: Optimizers, batch: Mapping[str, Tensor], step: int
+    ) -> tuple[float, dict[str, float]]:
+        """Train the network, which is in training mode, by a batch on its device; the loss, and what the curve shows by name."""
+
+
+class Optimizers:
+    """Several optimizers by name, which are saved and restored as one."""
+
+    def __init__(self, **optimizers: Optimizer) -> None:
+        self._optimizers = optimizers
+
+    def __getitem__(self, name: str) -> Optimizer:
+        return self._optimizers[name]
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of all, in the order of the optimizers."""
+        return [group for optimizer in self._optimizers.values() for group in optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states by name."""
+        return {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` gave."""
+        for name, optimizer in self._optimizers.items():
+            optimizer.load_state_dict(state[name])
