@@ -128,7 +128,7 @@ class Journal:
     ) -> Entry:
         """Write an entry to the disk; from here on it holds."""
         number = len(self.entries)
-        meta = {"kind": kind, "of": of, "description": description, "who": _user(), "when": now()}
+        meta = {"kind": kind, "of": of, "description": description, "who": user(), "when": now()}
         arrays: dict[str, NDArray[Any]] = {
             "meta": _bytes(json.dumps(meta).encode()),
             "removed": np.array(sorted(removed), np.uint32),
@@ -230,7 +230,8 @@ def _bytes(data: bytes) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8)
 
 
-def _user() -> str:
+def user() -> str:
+    """The name of who is logged in."""
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):

@@ -15,9 +15,10 @@ import zarr
 from numpy.typing import NDArray
 
 from napari_histoseg.results import journal, table
+from napari_histoseg.results.classes import BookReader, ClassState
 from napari_histoseg.results.files import TemporaryFolder
 from napari_histoseg.results.pyramid import KINDS, Kind, open_pyramid, translation_um
-from napari_histoseg.results.record import RunRecord
+from napari_histoseg.results.record import ClassRecord, RunRecord
 from napari_histoseg.slide.geometry import Box
 
 BATCH_ROWS = 10_000
@@ -36,8 +37,10 @@ class Result:
         self._record = RunRecord.read(path)
         self._journal = journal.Journal(path)
         self._arrays = {kind: levels for kind in KINDS if (levels := open_pyramid(path, kind))}
+        self.class_reader = BookReader(path, self._record)
         self._base: pd.DataFrame | None = None
-        self._objects: pd.DataFrame | None = None
+        self._edited: pd.DataFrame | None = None
+        self._objects: tuple[ClassState, pd.DataFrame] | None = None
 
     def __repr__(self) -> str:
         return f"<Result of {self.record.method} on {self.record.slide.name}, {self.record.status}: {self.path}>"
@@ -46,6 +49,16 @@ class Result:
     def record(self) -> RunRecord:
         """The run record as it was when the result was opened."""
         return self._record
+
+    @property
+    def classes(self) -> list[ClassRecord]:
+        """The classes as they are shown: the record's, as far as nobody renamed, recolored, merged or split them (`ClassBook`)."""
+        return list(self.class_reader.state.classes)
+
+    @property
+    def class_of(self) -> dict[int, ClassRecord]:
+        """The class that each stored value (of ``labels`` of a class map, or of column ``cluster``) is shown as."""
+        return dict(self.class_reader.state.by_value)
 
     @property
     def mpp(self) -> float | None:
@@ -133,18 +146,26 @@ class Result:
         """One row an object, sorted by id, without outlines; user's corrections included.
 
         Columns ``id``, ``centroid_x_um``, ``centroid_y_um``, ``class``, ``probability``, ``area_um2`` and the
-        method's measurements. Read once and kept; changed by edits.
+        method's measurements. Read once and kept; changed by edits and by the classes' book.
         """
+        state = self.class_reader.state
+        if self._objects is None or self._objects[0] is not state:
+            self._objects = state, state.over(self.stored_objects)
+        return self._objects[1]
+
+    @property
+    def stored_objects(self) -> pd.DataFrame:
+        """The same with the classes that the run gave, before anyone changed those."""
         if self._base is None:
             self._base = self._read_base()
-        if self._objects is None:
+        if self._edited is None:
             removed = self._base["id"].isin(sorted(self._journal.removed_ids()))
             added = self._journal.added_rows()
             parts = [self._base[~removed] if removed.any() else self._base]
             if added is not None and added.num_rows:
-                parts.append(table.to_pandas(table.conform(added, self.schema(outlines=False))))
-            self._objects = _sorted_by_id(parts)
-        return self._objects
+                parts.append(table.to_pandas(table.conform(added, self._stored_schema(outlines=False))))
+            self._edited = _sorted_by_id(parts)
+        return self._edited
 
     def table(self, outlines: bool = False) -> pd.DataFrame:
         """The object table, read anew; with ``outlines`` also column ``outline``.
@@ -159,14 +180,15 @@ class Result:
 
     def schema(self, outlines: bool = True) -> pa.Schema:
         """The Arrow schema of the object table."""
+        return _outline_last(self.class_reader.state.over_schema(self._stored_schema(outlines)), outlines)
+
+    def _stored_schema(self, outlines: bool) -> pa.Schema:
         schema = table.unified_schema([*table.table_files(self.path)])
         added = self._journal.added_rows()
         if added is not None:
             extra = pa.schema([f for f in added.schema if f.name not in schema.names])
             schema = pa.unify_schemas([schema, extra])
-        fields = [f for f in schema if f.name != table.OUTLINE]
-        last = [f for f in schema if f.name == table.OUTLINE and outlines]
-        return pa.schema([*fields, *last])
+        return _outline_last(schema, outlines)
 
     def iter_objects(self, batch: int = BATCH_ROWS, outlines: bool = True) -> Iterator[pd.DataFrame]:
         """The object table in pieces of ``batch`` rows; memory does not grow with the table."""
@@ -175,16 +197,17 @@ class Result:
 
     def iter_tables(self, outlines: bool = True) -> Iterator[pa.Table]:
         """The object table in Arrow pieces: rising ids, then the objects that a user made."""
-        schema = self.schema(outlines)
+        state, schema = self.class_reader.state, self._stored_schema(outlines)
+        shown = _outline_last(state.over_schema(schema), outlines)
         files = table.table_files(self.path)
         removed = self._journal.removed_ids()
         for rows in table.iter_rows(files):
             kept = table.conform(table.without_ids(rows, removed), schema)
             if kept.num_rows:
-                yield kept
+                yield state.over_table(kept, shown)
         added = self._journal.added_rows()
         if added is not None and added.num_rows:
-            yield table.conform(added, schema)
+            yield state.over_table(table.conform(added, schema), shown)
 
     def label_at(self, x_um: float, y_um: float) -> int:
         """The label at a place in µm from the slide's corner; 0 on background and outside the frame."""
@@ -200,7 +223,7 @@ class Result:
 
     def refresh(self) -> None:
         """Take in corrections made since; an editor calls this after each edit."""
-        self._objects = None
+        self._edited = self._objects = None
         self._journal.refresh()
 
     def _read_base(self) -> pd.DataFrame:
@@ -260,6 +283,11 @@ def _lazy(array: zarr.Array[Any], kind: Kind, keep: TemporaryFolder | None) -> d
 
 def _unit(block: NDArray[np.uint8]) -> NDArray[np.float32]:
     return block.astype(np.float32) / np.float32(255)
+
+
+def _outline_last(schema: pa.Schema, outlines: bool) -> pa.Schema:
+    fields = [f for f in schema if f.name != table.OUTLINE]
+    return pa.schema([*fields, *(f for f in schema if f.name == table.OUTLINE and outlines)])
 
 
 def _sorted_by_id(parts: list[pd.DataFrame]) -> pd.DataFrame:

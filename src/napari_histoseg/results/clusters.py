@@ -1,0 +1,447 @@
+"""The classes of objects as numbers to look at: members by rank, sizes, measurements, a map of the embedding, and what corrections teach."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.util import find_spec
+from itertools import combinations
+from typing import Literal, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from napari_histoseg.errors import SettingsError
+from napari_histoseg.results.classes import CLUSTER, CORRECTED, embedding_columns
+from napari_histoseg.results.record import ClassRecord
+from napari_histoseg.results.result import Result
+
+PlaneKind = Literal["pca", "tsne", "umap"]
+TSNE_OBJECTS = 10_000
+"""Objects that t-SNE places itself; the others go beside their nearest ones."""
+NEAREST = 3
+STAND_INS = 50
+"""Objects that speak for a class of which nobody corrected one."""
+_NOT_MEASURED = {"id", "centroid_x_um", "centroid_y_um", "probability", CLUSTER, CORRECTED}
+
+
+def plane_kinds() -> tuple[PlaneKind, ...]:
+    """The maps that can be made here: UMAP only where umap-learn is installed."""
+    return ("pca", "tsne", "umap") if find_spec("umap") else ("pca", "tsne")
+
+
+def agreement(assignments: Sequence[ArrayLike]) -> float:
+    """How alike several clusterings of the same objects are: the mean adjusted Rand index over all pairs, 1 for the same.
+
+    Hubert and Arabie, Journal of Classification 2 (1985).
+
+    Parameters
+    ----------
+    assignments : sequence of (n,) array
+        Two or more; the numbers of the clusters may differ.
+    """
+    from sklearn.metrics import adjusted_rand_score  # type: ignore[import-untyped]
+
+    given = [np.asarray(each).ravel() for each in assignments]
+    if len(given) < 2 or len({len(each) for each in given}) > 1:
+        lengths = ", ".join(str(len(each)) for each in given) or "none"
+        raise SettingsError(f"Agreement needs two or more clusterings of the same objects. Got clusterings of {lengths} objects.")
+    return float(np.mean([adjusted_rand_score(a, b) for a, b in combinations(given, 2)]))
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """The objects of a result with their classes, as arrays; rows rise by id.
+
+    Parameters
+    ----------
+    ids : (n,) uint32
+    x_um, y_um : (n,) float64
+        Centroids, µm from the slide's corner.
+    cluster : (n,) int32
+        Values of the classes that are shown; 0 for none.
+    stored : (n,) int32
+        The same as the run gave them.
+    probability : (n,) float32
+        NaN where there is none.
+    embedding : (n, d) float32
+        NaN for objects without; d may be 0.
+    measurements : DataFrame
+        Numeric columns, a row an object.
+    classes : sequence of ClassRecord
+        What is shown.
+    """
+
+    ids: NDArray[np.uint32]
+    x_um: NDArray[np.float64]
+    y_um: NDArray[np.float64]
+    cluster: NDArray[np.int32]
+    stored: NDArray[np.int32]
+    probability: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+    measurements: pd.DataFrame
+    classes: tuple[ClassRecord, ...]
+    _shared: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, result: Result) -> Clusters:
+        """The objects of a result.
+
+        Raises
+        ------
+        SettingsError
+            It has no objects.
+        """
+        if not result.has_objects:
+            raise SettingsError(f"{result.path} is a map of classes and has no objects to look at. Give a result with an object table.")
+        rows = result.stored_objects
+        names = [str(n) for n in rows.columns]
+        embedded = embedding_columns(names)
+        measured = [n for n in names if n not in _NOT_MEASURED and n not in embedded and pd.api.types.is_numeric_dtype(rows[n])]
+        stored = rows[CLUSTER].fillna(0).to_numpy(np.int32) if CLUSTER in names else np.zeros(len(rows), np.int32)
+        probability = rows["probability"] if "probability" in names else pd.Series(np.nan, rows.index)
+        return cls(
+            ids=rows["id"].to_numpy(np.uint32),
+            x_um=rows["centroid_x_um"].to_numpy(np.float64),
+            y_um=rows["centroid_y_um"].to_numpy(np.float64),
+            cluster=result.class_reader.state.values_of_frame(rows),
+            stored=stored,
+            probability=probability.to_numpy(np.float32, na_value=np.nan),
+            embedding=np.ascontiguousarray(rows[embedded].to_numpy(np.float32, na_value=np.nan)),
+            measurements=rows[measured],
+            classes=tuple(result.classes),
+        )
+
+    def follow(self, result: Result) -> Clusters:
+        """The same objects with the classes that the result shows now; maps that were made stay. Reads anew where objects changed."""
+        rows = result.stored_objects
+        if not np.array_equal(rows["id"].to_numpy(), self.ids) or list(self.measurements.columns) != [n for n in rows.columns if n in self.measurements.columns]:
+            return Clusters.of(result)
+        state = result.class_reader.state
+        same = {name: getattr(self, name) for name in ("ids", "x_um", "y_um", "stored", "probability", "embedding")}
+        cluster = state.values_of_frame(rows)
+        return Clusters(**same, cluster=cluster, measurements=self.measurements, classes=state.classes, _shared=self._shared)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    # -- members ------------------------------------------------------------------------------------------------------
+
+    def members(self, value: int) -> NDArray[np.uint32]:
+        """Ids of a class's objects, rising."""
+        return self.ids[self._rows(value)]
+
+    def sizes(self) -> dict[int, int]:
+        """Number of objects of each class that is shown, also of those without any."""
+        return {c.value: len(self._rows(c.value)) for c in self.classes}
+
+    def positions(self, ids: ArrayLike) -> NDArray[np.intp]:
+        """Rows of the ids that are here; others are left out."""
+        wanted = np.asarray(ids, np.int64).ravel()
+        at = np.minimum(np.searchsorted(self.ids, wanted), max(len(self) - 1, 0))
+        return at[self.ids[at] == wanted] if len(self) else np.empty(0, np.intp)
+
+    def typical(self, value: int, n: int = 50) -> NDArray[np.uint32]:
+        """Ids of the objects nearest to the middle of their class, nearest first."""
+        return self._ranked(value, n, self.distance)
+
+    def outliers(self, value: int, n: int = 50) -> NDArray[np.uint32]:
+        """Ids of the objects farthest from the middle of their class, farthest first."""
+        return self._ranked(value, n, -self.distance)
+
+    def borderline(self, value: int, n: int = 50) -> NDArray[np.uint32]:
+        """Ids of the objects that could as well belong to another class, the least certain first.
+
+        By the run's probability as long as the class has the objects that the run gave it; else by how much nearer the middle of another
+        class is.
+        """
+        rows = self._rows(value)
+        as_run = bool((self.stored[rows] == value).all()) and int((self.stored == value).sum()) == len(rows)
+        known = self.probability[rows]
+        given = as_run and len(rows) > 0 and bool(np.isfinite(known).all()) and float(np.ptp(known)) > 0
+        return self._ranked(value, n, self.probability if given else self.margin)
+
+    def _ranked(self, value: int, n: int, score: NDArray[np.float32]) -> NDArray[np.uint32]:
+        """The n members of the lowest score; those without any come last."""
+        rows = self._rows(value)
+        keys = np.where(np.isnan(score[rows]), np.inf, score[rows])
+        if 0 < n < len(rows):
+            bound = np.partition(keys, n - 1)[n - 1]
+            near = keys <= bound
+            rows, keys = rows[near], keys[near]
+        return self.ids[rows[np.argsort(keys, kind="stable")[: max(n, 0)]]]
+
+    @cached_property
+    def _order(self) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
+        order = np.argsort(self.cluster, kind="stable")
+        return order, self.cluster[order]
+
+    def _rows(self, value: int) -> NDArray[np.intp]:
+        order, values = self._order
+        first, last = np.searchsorted(values, [value, value + 1])
+        return order[first:last]
+
+    # -- distances ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def space(self) -> NDArray[np.float32]:
+        """Where objects lie among others, ``(n, d)``: the embedding, or the standardized measurements where there is none."""
+        if self.embedding.shape[1]:
+            return self.embedding
+        values = self.measurements.to_numpy(np.float32, na_value=np.nan)
+        values = np.where(np.isfinite(values), values, np.nan)
+        with warnings.catch_warnings():
+            # Columns without any number have no mean.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            mean, deviation = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+        scaled = (values - mean) / np.where(deviation > 0, deviation, 1)
+        return np.nan_to_num(scaled).astype(np.float32) if len(self) else np.zeros(values.shape, np.float32)
+
+    @cached_property
+    def _placed(self) -> NDArray[np.bool_]:
+        return cast(NDArray[np.bool_], np.isfinite(self.space).all(axis=1))
+
+    @cached_property
+    def _centers(self) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Values of the classes with objects that have a place, and the middles of those, ``(k, d)``."""
+        values, centers = [], []
+        for each in self.classes:
+            rows = self._rows(each.value)
+            rows = rows[self._placed[rows]]
+            if len(rows):
+                values.append(each.value)
+                centers.append(self.space[rows].mean(axis=0, dtype=np.float64))
+        middle = np.array(centers, np.float32).reshape(len(values), self.space.shape[1])
+        return np.array(values, np.int32), middle
+
+    @cached_property
+    def distance(self) -> NDArray[np.float32]:
+        """Distance of each object to the middle of its class, ``(n,)``; NaN without a place or class."""
+        return self._distances[0]
+
+    @cached_property
+    def margin(self) -> NDArray[np.float32]:
+        """How much farther the nearest other class's middle is than the own one, ``(n,)``; below 0 nearer to the other."""
+        own, other = self._distances
+        return other - own
+
+    @cached_property
+    def _distances(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        values, centers = self._centers
+        own = np.full(len(self), np.nan, np.float32)
+        other = np.full(len(self), np.inf, np.float32)
+        for value, center in zip(values.tolist(), centers, strict=True):
+            gap = self.space - center
+            apart = np.sqrt(np.einsum("nd,nd->n", gap, gap))
+            mine = self.cluster == value
+            own[mine] = apart[mine]
+            np.minimum(other, apart, out=other, where=~mine)
+        return own, other
+
+    # -- measurements -------------------------------------------------------------------------------------------------
+
+    def summary_table(self) -> pd.DataFrame:
+        """A row a class (index: its value): ``name``, ``count``, ``share``, and the mean of each measurement."""
+        values = [c.value for c in self.classes]
+        sizes = self.sizes()
+        head = pd.DataFrame(
+            {
+                "name": [c.name for c in self.classes],
+                "count": [sizes[v] for v in values],
+                "share": [sizes[v] / max(len(self), 1) for v in values],
+            },
+            index=pd.Index(values, name="value"),
+        )
+        return head.join(self._means)
+
+    @cached_property
+    def _means(self) -> pd.DataFrame:
+        return cast(pd.DataFrame, self.measurements.groupby(self.cluster).mean())
+
+    def box_stats(self, column: str) -> pd.DataFrame:
+        """Five numbers of a measurement for each class, as a box plot draws them (Tukey).
+
+        Returns
+        -------
+        DataFrame
+            A row a class (index: its value): ``low``, ``q1``, ``median``, ``q3``, ``high`` and ``count``. ``low`` and ``high`` are the
+            farthest values within 1.5 box lengths of the box. NaN for a class without values.
+        """
+        if column not in self.measurements.columns and column != "probability":
+            known = ", ".join(map(str, self.measurements.columns))
+            raise SettingsError(f"There is no measurement {column!r}. The measurements are: {known}.")
+        numbers = self.probability if column == "probability" else self.measurements[column]
+        values = np.asarray(numbers, np.float64)
+        rows = {c.value: _five(values[self._rows(c.value)]) for c in self.classes}
+        names = ["low", "q1", "median", "q3", "high", "count"]
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=names).rename_axis("value")
+        return table.astype({"count": int})
+
+    # -- the map ------------------------------------------------------------------------------------------------------
+
+    def plane(self, kind: PlaneKind = "pca", seed: int = 0) -> NDArray[np.float32]:
+        """Every object as a point, ``(n, 2)``; neighbors in the embedding are neighbors here. NaN for objects without a place.
+
+        PCA takes milliseconds. t-SNE (van der Maaten and Hinton, JMLR 9, 2008) and UMAP take longer, so call them in a worker; each is
+        made once.
+
+        Raises
+        ------
+        SettingsError
+            The kind is unknown, or its package is not installed.
+        """
+        makers = {"pca": _pca, "tsne": _tsne, "umap": _umap}
+        if kind not in makers:
+            raise SettingsError(f"There is no map of kind {kind!r}. Use one of {', '.join(makers)}.")
+        key = f"{kind} {seed}"
+        if key not in self._shared:
+            points = np.full((len(self), 2), np.nan, np.float32)
+            inside = self.space[self._placed]
+            # Too few objects for neighborhoods.
+            points[self._placed] = (_pca if len(inside) < 10 else makers[kind])(inside, seed)
+            self._shared[key] = points
+        return self._shared[key]
+
+    # -- new classes --------------------------------------------------------------------------------------------------
+
+    def recluster(self, value: int, k: int = 2, seed: int = 0) -> pd.Series:
+        """A class's objects in k parts by k-means on the embedding, for `ClassBook.split`.
+
+        Returns
+        -------
+        Series
+            The part (0 is the largest) by id. Objects without a place are left out.
+
+        Raises
+        ------
+        SettingsError
+            The class has fewer than k different objects.
+        """
+        from sklearn.cluster import KMeans  # type: ignore[import-untyped]
+
+        rows = self._rows(value)
+        rows = rows[self._placed[rows]]
+        different = len(np.unique(self.space[rows], axis=0)) if self.space.shape[1] else 0
+        if k < 2 or different < k:
+            raise SettingsError(f"A class is split into two or more parts, at most as many as it has different objects ({different}). Got {k} instead.")
+        parts = KMeans(k, n_init=4, random_state=seed).fit_predict(self.space[rows])
+        rank = np.argsort(np.argsort(-np.bincount(parts, minlength=k), kind="stable"))
+        return pd.Series(rank[parts].astype(np.int64), index=pd.Index(self.ids[rows], name="id"), name="part")
+
+    def learn(self, corrections: pd.DataFrame, seed: int = 0, others: bool = True) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """What the other objects are, going by those that a person corrected: logistic regression on the standardized embedding.
+
+        Parameters
+        ----------
+        corrections : DataFrame
+            Columns ``id`` and ``value``, as `ClassBook.corrections` gives them.
+        seed : int
+        others : bool
+            Classes without a correction stay: some of their objects near the middle speak for them. Without, every object goes to one of
+            the corrected classes.
+
+        Returns
+        -------
+        values : (n,) int32
+            A class for each object; corrected ones have theirs, those without a place keep theirs.
+        probability : (n,) float32
+            NaN without a place.
+
+        Raises
+        ------
+        SettingsError
+            There are fewer than two classes to tell apart.
+        """
+        from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+        from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
+
+        given = corrections[corrections["id"].isin(self.ids)]
+        said, truth = self.positions(given["id"]), given["value"].to_numpy(np.int32)
+        rows, targets = self._examples(said, truth, seed, others)
+        if len(np.unique(targets)) < 2:
+            raise SettingsError(f"Learning needs corrected objects of at least two classes. Got {len(np.unique(truth))}; correct some of another class.")
+        scaler = StandardScaler().fit(self.space[self._placed])
+        model = LogisticRegression(class_weight="balanced", max_iter=1000, random_state=seed)
+        with warnings.catch_warnings():
+            # Few examples can be told apart perfectly; where the weights stop then does not matter.
+            warnings.simplefilter("ignore")
+            model.fit(scaler.transform(self.space[rows]), targets)
+        chances = model.predict_proba(scaler.transform(self.space[self._placed]))
+        values, probability = self.cluster.copy(), np.full(len(self), np.nan, np.float32)
+        values[self._placed] = model.classes_[chances.argmax(axis=1)]
+        probability[self._placed] = chances.max(axis=1)
+        values[said], probability[said] = truth, 1
+        return values, probability
+
+    def _examples(self, said: NDArray[np.intp], truth: NDArray[np.int32], seed: int, others: bool) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
+        """Rows to learn from and their values."""
+        usable = self._placed[said]
+        rows, targets = [said[usable]], [truth[usable]]
+        generator = np.random.default_rng(seed)
+        for each in self.classes if others else ():
+            if (targets[0] == each.value).any():
+                continue
+            mine = np.setdiff1d(self._rows(each.value), said)
+            mine = mine[self._placed[mine]]
+            if not len(mine):
+                continue
+            near = mine[self.distance[mine] <= np.median(self.distance[mine])]
+            rows.append(generator.permutation(near)[:STAND_INS])
+            targets.append(np.full(len(rows[-1]), each.value, np.int32))
+        return np.concatenate(rows), np.concatenate(targets)
+
+
+def _five(values: NDArray[np.float64]) -> list[float]:
+    """Low, quartiles, high and count of the finite values."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return [np.nan] * 5 + [0]
+    q1, median, q3 = np.percentile(values, [25, 50, 75])
+    reach = 1.5 * (q3 - q1)
+    low, high = values[values >= q1 - reach].min(), values[values <= q3 + reach].max()
+    return [float(low), float(q1), float(median), float(q3), float(high), len(values)]
+
+
+def _pca(space: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+    """The two directions of largest variance."""
+    points = np.zeros((len(space), 2), np.float32)
+    if not space.size:
+        return points
+    centered = space - space.mean(axis=0, dtype=np.float64).astype(np.float32)
+    _, directions = np.linalg.eigh(centered.T.astype(np.float32) @ centered)
+    kept = directions[:, ::-1][:, :2]
+    # The sign of a direction is arbitrary: its largest part counts up, so that the map is the same everywhere.
+    kept = kept * np.sign(kept[np.abs(kept).argmax(axis=0), np.arange(kept.shape[1])])
+    points[:, : kept.shape[1]] = centered @ kept
+    return points
+
+
+def _tsne(space: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+    from sklearn.manifold import TSNE  # type: ignore[import-untyped]
+    from sklearn.neighbors import NearestNeighbors  # type: ignore[import-untyped]
+
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(space))[:TSNE_OBJECTS])
+    first = _pca(space[chosen], seed)
+    first *= 1e-4 / max(float(first[:, 0].std()), 1e-12)
+    perplexity = min(30.0, (len(chosen) - 1) / 3)
+    placed = TSNE(perplexity=perplexity, init=first, random_state=seed).fit_transform(space[chosen])
+    points = np.empty((len(space), 2), np.float32)
+    points[chosen] = placed
+    rest = np.setdiff1d(np.arange(len(space)), chosen)
+    if len(rest):
+        apart, near = NearestNeighbors(n_neighbors=NEAREST).fit(space[chosen]).kneighbors(space[rest])
+        weight = 1 / np.maximum(apart, 1e-9)
+        weight /= weight.sum(axis=1, keepdims=True)
+        points[rest] = (placed[near] * weight[..., None]).sum(axis=1)
+    return points
+
+
+def _umap(space: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+    try:
+        from umap import UMAP  # type: ignore[import-not-found, unused-ignore]
+    except ImportError as error:
+        raise SettingsError("A UMAP needs the package umap-learn. Install it with: pip install umap-learn") from error
+    return np.asarray(UMAP(random_state=seed).fit_transform(space), np.float32)
