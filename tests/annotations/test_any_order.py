@@ -114,6 +114,17 @@ class AnyOrder(RuleBasedStateMachine):
         if name != self.patches[id][1]:
             self.step(patches={**self.patches, id: (self.patches[id][0], name)})
 
+    @rule(number=pick, value=st.sampled_from([1, 2]))
+    def toggle(self, number: int, value: int) -> None:
+        id = self.chosen(number, painted=False)
+        if id is None or value not in self.classes:
+            return
+        box, what = self.patches[id]
+        name = self.classes[value]
+        names = tuple(n for n in names_of(what) if n != name) if name in names_of(what) else (*names_of(what), name)
+        self.session.toggle_label(id, value)
+        self.step(patches={**self.patches, id: (box, names[0] if len(names) == 1 else names or None)})
+
     @rule(number=pick)
     def remove(self, number: int) -> None:
         if (id := self.chosen(number)) is not None:
@@ -127,13 +138,13 @@ class AnyOrder(RuleBasedStateMachine):
             with pytest.raises(DatasetError):
                 self.session.rename_class(value, name)
         elif self.session.rename_class(value, name) is None and name != old:
-            patches = {i: (box, name if isinstance(what, str) and what == old else what) for i, (box, what) in self.patches.items()}
+            patches = {i: (box, renamed(what, old, name)) for i, (box, what) in self.patches.items()}
             self.step({**self.classes, value: name}, patches)
 
     @rule(value=st.sampled_from([1, 2]))
     def remove_class(self, value: int) -> None:
         name = self.classes.get(value)
-        used = any(value in what if isinstance(what, np.ndarray) else what == name for _, what in self.patches.values())
+        used = any(value in what if isinstance(what, np.ndarray) else name in names_of(what) for _, what in self.patches.values())
         if name is None or used:
             with pytest.raises(DatasetError):
                 self.session.remove_class(value)
@@ -167,7 +178,7 @@ class AnyOrder(RuleBasedStateMachine):
         masks = [what for _, what in self.patches.values() if isinstance(what, np.ndarray)]
         counted = {c.value: (c.mask_patches, c.label_patches, c.painted_px) for c in self.session.counts() if c.value}
         for value, name in self.classes.items():
-            labels = sum(isinstance(what, str) and what == name for _, what in self.patches.values())
+            labels = sum(name in names_of(what) for _, what in self.patches.values())
             assert counted[value] == (sum(value in m for m in masks), labels, sum(int((m == value).sum()) for m in masks))
 
     @invariant()
@@ -185,6 +196,17 @@ class AnyOrder(RuleBasedStateMachine):
                 np.testing.assert_array_equal(session.mask(patch.id), what)
             else:
                 assert patch.patch.label == what
+
+
+def names_of(what: Any) -> tuple[str, ...]:
+    """The classes of a patch that is not painted."""
+    return () if what is None or isinstance(what, np.ndarray) else (what,) if isinstance(what, str) else what
+
+
+def renamed(what: Any, old: str, new: str) -> Any:
+    """The same with another name for a class."""
+    names = tuple(new if name == old else name for name in names_of(what))
+    return what if not names else names[0] if len(names) == 1 else names
 
 
 AnyOrder.TestCase.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)

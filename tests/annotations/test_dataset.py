@@ -75,6 +75,16 @@ def test_writing_and_reading_changes_nothing(folder: Path, tmp_path: Path) -> No
     assert json.loads((folder / "dataset.json").read_text())["statistics"][0]["class"] == 1
 
 
+@pytest.mark.parametrize(
+    ("written", "read", "names"),
+    [(None, None, ()), ("gland", "gland", ("gland",)), (["gland"], "gland", ("gland",)), (["a", "b", "a"], ("a", "b"), ("a", "b")), ([1, 2], ("1", "2"), ("1", "2"))],
+)
+def test_a_patch_has_one_class_or_several(written: Any, read: Any, names: tuple[str, ...]) -> None:
+    patch = Patch(image="a.png", label=written)
+    assert patch.label == read and patch.labels == names
+    assert Patch.model_validate(json.loads(patch.model_dump_json())) == patch
+
+
 def test_the_hash_follows_the_pixels(folder: Path) -> None:
     before = data_sha256(read_dataset(folder))
     assert before == data_sha256(read_dataset(folder))
@@ -92,6 +102,9 @@ def test_the_hash_follows_the_pixels(folder: Path) -> None:
         ({"patches": [{"image": "../a.png"}]}, "lies outside the dataset's folder"),
         ({"patches": [{"image": "images/0.png", "mask": "masks/0.png", "label": "gland"}]}, "at most one of 'mask', 'label' and 'coarse'"),
         ({"patches": [{"image": "images/0.png", "label": "bone"}]}, "the class 'bone' is not among the classes"),
+        ({"patches": [{"image": "images/0.png", "label": ["gland", "bone", "glass"]}]}, "has 2 problems: Patch 0: the class 'bone' is not"),
+        ({"patches": [{"image": "images/0.png", "label": []}]}, "'label' is the name of a class, or a list of names"),
+        ({"patches": [{"image": "images/0.png", "label": ["gland", None]}]}, "'label' is the name of a class, or a list of names"),
         ({"patches": [{}]}, "either 'image', or 'slide' and 'box'"),
         ({"patches": [{"slide": "s.svs"}]}, "'slide' and 'box' come together"),
         ({"patches": [{"slide": "s.svs", "box": [0, 0, 0, 5]}]}, "width and height from 1"),

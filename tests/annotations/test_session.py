@@ -97,6 +97,31 @@ def test_labels_are_set_and_taken_back(session: AnnotationSession, slide: Slide)
     assert session.patch(id).kind == "coarse"
 
 
+def test_a_patch_can_have_several_classes(session: AnnotationSession, slide: Slide) -> None:
+    id = session.add_label_patch(slide, Box(0, 0, 64, 64), 2).id
+    assert session.toggle_label(id, 1) == (2, 1)
+    assert session.patch(id).patch.label == ("stroma", "gland") and session.patch(id).value == 2
+    assert [c.label_patches for c in session.counts()] == [1, 1]
+    assert session.can_undo == "class 'gland' added to p0001"
+    session.rename_class(1, "crypt")
+    with reopened(session) as again:
+        assert again.patch(id).patch.label == ("stroma", "crypt")
+        with pytest.raises(DatasetError, match=r"The class 'crypt' is used by 1 labeled patch\."):
+            again.remove_class(1)
+        assert again.toggle_label(id, 2) == (1,) and again.patch(id).patch.label == "crypt"
+        assert again.toggle_label(id, 1) == () and again.patch(id).kind == "unlabeled"
+        again.undo()
+        again.undo()
+        assert again.patch(id).values == (2, 1)
+        again.set_label(id, 1)
+        assert again.patch(id).values == (1,)
+        both = again.add_label_patch(slide, Box(100, 0, 64, 64), [1, 2])
+        assert both.values == (1, 2)
+        painted = again.add_mask_patch(slide, Box(200, 0, 64, 64)).id
+        with pytest.raises(DatasetError, match="is painted, so it has no class of its own"):
+            again.toggle_label(painted, 1)
+
+
 def test_patches_that_overlap_are_noticed(session: AnnotationSession, slide: Slide) -> None:
     assert session.add_mask_patch(slide, Box(0, 0, 100, 100)).notice is None
     assert session.add_label_patch(slide, Box(0, 0, 100, 100), 1).notice is None
@@ -286,6 +311,9 @@ def test_thumbnails_show_the_annotation(session: AnnotationSession, slide: Slide
     assert tinted[32, 32, 1] < plain[32, 32, 1] and (tinted[0] == 255).all()
     labeled = session.add_label_patch(slide, Box(0, 0, 128, 128), 2).id
     assert (session.thumbnail(labeled, 48)[0] == (0, 0, 255)).all()
+    session.toggle_label(labeled, 1)
+    border = session.thumbnail(labeled, 48)[0]
+    assert (border[:24] == (0, 0, 255)).all() and (border[24:] == (255, 0, 0)).all()
 
 
 def test_pictures_are_drawn_beside_the_painting(session: AnnotationSession, slide: Slide) -> None:

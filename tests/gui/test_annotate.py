@@ -399,6 +399,34 @@ def test_click_and_number_make_a_classification_patch(busy: Person) -> None:
     assert busy.desk.chosen == busy.listed()[0]["id"]
 
 
+def test_shift_and_number_add_and_take_away_classes(busy: Person) -> None:
+    busy.look_at(600, 500, zoom=1)
+    busy.key("C")
+    busy.key("2", SHIFT)
+    assert "Only a classification patch can have several classes" in busy.said
+    busy.click(500, 400)
+    busy.key("1")
+    busy.key("2", SHIFT)
+    assert busy.listed()[0]["label"] == ["tumour", "stroma"] and busy.said == "Patch p0001: tumour + stroma."
+    model = busy.panel.list.view.model()
+    assert model.data(model.index(0)).startswith("p0001  tumour + stroma\n")
+    rows = {row[0]: row for row in ([busy.panel.classes.table.item(i, j).text() for j in (2, 3)] for i in range(3))}
+    assert rows["tumour"][1] == rows["stroma"][1] == "0 + 1"
+    frames = busy.desk.layers.patches
+    # A frame of each class within the other, and that of the chosen patch around them.
+    assert len(frames.data) == 12 and len(np.unique(np.round(frames.edge_color, 2), axis=0)) == 3
+    sides = [np.ptp(frames.data[4 * i : 4 * i + 4, 0, 0]) for i in range(3)]
+    assert sides[1] < sides[0] < sides[2]
+    busy.key("1", SHIFT)
+    assert busy.listed()[0]["label"] == "stroma"
+    busy.key("Z", CONTROL)
+    assert busy.listed()[0]["label"] == ["tumour", "stroma"] and busy.said == "Undid: class 'tumour' taken from p0001."
+    busy.key("1")
+    assert busy.listed()[0]["label"] == "tumour"
+    busy.key("7", SHIFT)
+    assert "No class has the value 7" in busy.said
+
+
 def test_the_background_is_a_class_of_patches_once_it_has_a_name(busy: Person) -> None:
     busy.look_at(600, 500, zoom=1)
     busy.key("C")

@@ -89,6 +89,45 @@ def test_a_background_patch_is_all_background() -> None:
     assert losses[0] < 0.1 and losses[1] > 1
 
 
+def test_several_classes_share_the_foreground_and_are_each_somewhere() -> None:
+    left, right = (0.10, 0.60, 0.25, 0.05), (0.05, 0.15, 0.70, 0.10)
+    maps = logits(left, right)
+    loss = float(class_loss(maps, torch.tensor([[1, 2]]), torch.ones(4), 0))
+    # Attention is 1 - p_background; what the two have of it is 0.85 of 0.90, and 0.85 of 0.95.
+    share = -(0.9 * np.log(0.85 / 0.9) + 0.95 * np.log(0.85 / 0.95)) / 1.85
+    somewhere = [-np.log(((a**4 + b**4) / 2) ** 0.25) for a, b in zip(left, right, strict=True)]
+    assert loss == pytest.approx(share + 0.25 * (somewhere[1] + somewhere[2]), rel=1e-4)
+    with_background = float(class_loss(maps, torch.tensor([[1, 0, 2]]), torch.ones(4), 0))
+    assert with_background == pytest.approx(loss + 0.25 * somewhere[0], rel=1e-4)
+    everywhere = float(class_loss(maps, torch.tensor([[1, 2]]), torch.ones(4), None))
+    assert everywhere == pytest.approx(-np.log(0.85) + 0.25 * (somewhere[1] + somewhere[2]), rel=1e-4)
+    weighted = float(class_loss(maps.repeat(2, 1, 1, 1), torch.tensor([[1, 2], [3, -1]]), torch.tensor([9.0, 1.0, 3.0, 6.0]), 0))
+    alone = float(class_loss(maps, torch.tensor([3]), torch.ones(4), 0))
+    assert weighted == pytest.approx((2 * loss + 6 * alone) / 8, rel=1e-4)
+
+
+def test_a_missing_class_costs_where_it_is_said_to_be_present() -> None:
+    one, both = logits((0.02, 0.96, 0.01, 0.01)), logits((0.02, 0.96, 0.01, 0.01), (0.02, 0.01, 0.96, 0.01))
+    other = logits((0.02, 0.96, 0.01, 0.01), (0.02, 0.01, 0.01, 0.96))
+    losses = [float(class_loss(maps, torch.tensor([[1, 2]]), torch.ones(4), 0)) for maps in (both, one, other)]
+    assert losses[0] < 0.2 < 0.9 < losses[1] < losses[2]
+
+
+@pytest.mark.parametrize("background", [0, None])
+def test_patches_of_one_class_cost_the_same_bits_beside_others(background: int | None) -> None:
+    generator = torch.Generator().manual_seed(1)
+    start, weights = torch.randn(6, 4, 16, 16, generator=generator), torch.tensor([1.0, 0.7, 2.3, 1.1])
+    label = torch.tensor([0, 1, 2, 3, 1, 0])
+    padded = torch.stack([label, torch.full((6,), -1)], 1)
+    found = []
+    for given in (label, padded):
+        maps = start.clone().requires_grad_()
+        loss = class_loss(maps, given, weights, background)
+        loss.backward()
+        found.append((loss.detach(), maps.grad))
+    assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
+
+
 def test_the_authors_constant_mask_is_the_class_everywhere() -> None:
     maps = logits((0.5, 0.25, 0.25))
     assert float(constant_mask_loss(maps, torch.tensor([2]), EVEN)) == pytest.approx(-np.log(0.25), rel=1e-5)

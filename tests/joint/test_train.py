@@ -19,7 +19,10 @@ from napari_histoseg import methods
 from napari_histoseg._testing import he_image
 from napari_histoseg.annotations.dataset import read_dataset
 from napari_histoseg.errors import DatasetError, SettingsError, WeightsError
+from napari_histoseg.methods.joint.advice import advise_on
 from napari_histoseg.methods.joint.config import JointTraining
+from napari_histoseg.methods.joint.data import Picture
+from napari_histoseg.methods.joint.task import evaluate
 from napari_histoseg.methods.joint.train import compare, task_from_dataset
 from napari_histoseg.nn.weights import read_card
 from napari_histoseg.train.loop import StepDone, Validated
@@ -118,17 +121,62 @@ def test_the_same_seed_gives_the_same_weights(folder: Path) -> None:
 @pytest.mark.parametrize(("batch", "mix", "outlined"), [(10, 0.5, 5), (10, 0.25, 2), (10, 0.01, 1), (10, 1.0, 8), (4, 0.5, 2)])
 def test_the_mix_of_a_batch_is_exact(folder: Path, batch: int, mix: float, outlined: int) -> None:
     task = task_from_dataset(folder, settings(batch=batch, mix=mix))
-    labels = [int(task.sample_at(np.random.default_rng(i), i)["label"]) for i in range(batch)]
+    labels = [int(task.sample_at(np.random.default_rng(i), i)["label"][0]) for i in range(batch)]
     assert [label < 0 for label in labels] == [True] * outlined + [False] * (batch - outlined)
 
 
 def test_without_classification_patches_all_are_segmentation_patches(folder: Path) -> None:
     write(folder, [p for p in read(folder)["patches"] if "mask" in p])
     task = task_from_dataset(folder, settings())
-    assert all(int(task.sample_at(np.random.default_rng(i), i)["label"]) == -1 for i in range(4))
+    assert all(task.sample_at(np.random.default_rng(i), i)["label"].tolist() == [-1] for i in range(4))
     network = task.network()
     batch = {"label": torch.full((4,), -1), "mask": torch.zeros((4, 64, 64), dtype=torch.uint8)}
     assert set(task.losses(network, torch.rand(4, 3, 64, 64), batch)) == {"segmentation"}
+
+
+def several(folder: Path) -> None:
+    """The first patch with a class has both."""
+    patches = read(folder)["patches"]
+    next(p for p in patches if "label" in p)["label"] = ["stripe", "dot"]
+    write(folder, patches)
+
+
+def test_a_patch_with_several_classes_is_learned_as_all_of_them(folder: Path) -> None:
+    several(folder)
+    task = task_from_dataset(folder, settings(batch=8, val_fraction=0))
+    rng = np.random.default_rng(0)
+    labels = [task.sample_at(rng, i)["label"].tolist() for i in range(8) for _ in range(8)]
+    assert labels[:8] == [[-1, -1]] * 8 and {tuple(v) for v in labels} == {(-1, -1), (1, 2), (1, -1), (2, -1)}
+    # Of the patches with a class, 2 show the stripe and 3 the dot.
+    assert task.patch_weights[1] > task.patch_weights[2]
+    hs.train("joint", folder, out=folder / "w.safetensors", **SMALL)
+    found = {a.name: a.patches for a in advise_on(read_dataset(folder), folder / "w.safetensors")}
+    assert found["stripe"] == 5 and found["dot"] == 6
+
+
+@pytest.mark.parametrize(("answer", "right"), [(0, 0.0), (1, 1.0), (2, 0.5)])
+def test_one_of_the_classes_of_a_patch_is_a_right_answer(folder: Path, monkeypatch: pytest.MonkeyPatch, answer: int, right: float) -> None:
+    image, mask = masked(1)
+    monkeypatch.setattr("napari_histoseg.methods.joint.task.patch_class", lambda *_: answer)
+    task = task_from_dataset(folder, settings())
+    classified = [Picture(image, None, 1, "several", (2,)), Picture(image, None, 1, "one")]
+    assert evaluate(task.network().eval(), [Picture(image, mask)], classified, 0)["classification"] == right
+
+
+def test_the_papers_network_learns_no_patch_of_several_classes(folder: Path) -> None:
+    several(folder)
+    task = task_from_dataset(folder, settings(variant="paper", batch=8))
+    assert all(task.sample_at(np.random.default_rng(i), 7)["label"].tolist() in ([1], [2]) for i in range(8))
+    (about,) = task.provenance["data"]
+    assert about["classification_patches"] == 3
+    assert about["notices"] == ["Left out, because the paper's network learns patches of one class: 1 with several."]
+    patches = [p for p in read(folder)["patches"] if "mask" in p or isinstance(p["label"], list)]
+    write(folder, patches, [*CLASSES, {"value": 3, "name": "ring"}])
+    patches[-1]["label"] = ["dot", "ring"]
+    write(folder, patches, [*CLASSES, {"value": 3, "name": "ring"}])
+    assert task_from_dataset(folder, settings()).classes[-1]["name"] == "ring"
+    with pytest.raises(DatasetError, match=r"The class 'ring' \(value 3\) has no patch"):
+        task_from_dataset(folder, settings(variant="paper"))
 
 
 def test_the_classifier_s_batch_norm_sees_classification_patches_only(folder: Path) -> None:

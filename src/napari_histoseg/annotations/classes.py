@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
-from napari_histoseg.annotations.dataset import PatchClass, PatchDataset
+from napari_histoseg.annotations.dataset import Patch, PatchClass, PatchDataset
 from napari_histoseg.annotations.masks import BACKGROUND, Tally
 from napari_histoseg.errors import DatasetError
 
@@ -46,8 +46,13 @@ def renamed(dataset: PatchDataset, value: int, name: str) -> PatchDataset:
     """The class under another name, in labels too."""
     old = find(dataset, value)
     new = _class(dataset, value, name, old.color, old)
-    patches = tuple(p.model_copy(update={"label": new.name}) if p.label == old.name else p for p in dataset.patches)
+    patches = tuple(_relabeled(p, old.name, new.name) if old.name in p.labels else p for p in dataset.patches)
     return _replaced(dataset, old, new).model_copy(update={"patches": patches})
+
+
+def _relabeled(patch: Patch, old: str, new: str) -> Patch:
+    names = tuple(new if name == old else name for name in patch.labels)
+    return patch.model_copy(update={"label": names[0] if len(names) == 1 else names})
 
 
 def recolored(dataset: PatchDataset, value: int, color: str) -> PatchDataset:
@@ -67,7 +72,7 @@ def removed(dataset: PatchDataset, value: int, tallies: Mapping[str, Tally]) -> 
     old = find(dataset, value)
     # Unlisted, value 0 stays the background of masks; only labels need its name.
     masks = 0 if value == BACKGROUND else sum(value in tallies[p.mask].pixels for p in dataset.patches if p.mask is not None)
-    labels = sum(p.label == old.name for p in dataset.patches)
+    labels = sum(old.name in p.labels for p in dataset.patches)
     if masks or labels:
         used = " and ".join(text for n, text in ((masks, _count(masks, "painted patch", "painted patches")), (labels, _count(labels, "labeled patch", "labeled patches"))) if n)
         raise DatasetError(f"The class '{old.name}' is used by {used}. Give those another class, or remove them first.")

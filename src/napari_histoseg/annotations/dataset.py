@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from napari_histoseg.errors import DatasetError, HistosegError
 from napari_histoseg.slide.geometry import Box
@@ -51,8 +51,8 @@ class Patch(BaseModel):
     """One patch: where its pixels come from, and at most one annotation.
 
     ``box`` is in level-0 pixels of ``slide``; ``slide_fingerprint`` finds the slide again when it was moved, and
-    ``slide_mpp`` is its µm per level-0 pixel, where a person has said it. Further keys (``grade`` …) are labels that a
-    sampler can balance on.
+    ``slide_mpp`` is its µm per level-0 pixel, where a person has said it. ``label`` is the name of a class, or the names of
+    several that are all in the patch. Further keys (``grade`` …) are labels that a sampler can balance on.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", coerce_numbers_to_str=True)
@@ -61,13 +61,25 @@ class Patch(BaseModel):
     slide: str | None = None
     box: tuple[int, int, int, int] | None = None
     mask: str | None = None
-    label: str | None = None
+    label: str | tuple[str, ...] | None = None
     coarse: int | None = None
     group: str | None = None
     split: Literal["train", "val", "test"] | None = None
     id: str | None = None
     slide_fingerprint: str | None = None
     slide_mpp: float | None = Field(default=None, gt=0)
+
+    @field_validator("label", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        """One name is a string, however it was written; several are in the order in which they were given."""
+        if value is None:
+            return None
+        given = value if isinstance(value, (list, tuple)) else (value,)
+        if not given or not all(isinstance(name, (str, int, float)) for name in given):
+            raise ValueError("'label' is the name of a class, or a list of names")
+        names = tuple(dict.fromkeys(map(str, given)))
+        return names[0] if len(names) == 1 else names
 
     @model_validator(mode="after")
     def _check(self) -> Patch:
@@ -80,6 +92,11 @@ class Patch(BaseModel):
         if sum(v is not None for v in (self.mask, self.label, self.coarse)) > 1:
             raise ValueError("a patch has at most one of 'mask', 'label' and 'coarse'")
         return self
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes that the patch as a whole was given; none where it is painted, or was given none."""
+        return () if self.label is None else (self.label,) if isinstance(self.label, str) else self.label
 
     @property
     def source(self) -> str:
@@ -205,8 +222,8 @@ def _problems(dataset: PatchDataset, numbers: list[int], classes_known: bool) ->
     problems = [f"Class value {v} is listed twice." for v in sorted({v for v in values if values.count(v) > 1})]
     problems += [f"The class name '{n}' is listed twice." for n in sorted({n for n in names if names.count(n) > 1})]
     for i, patch in zip(numbers, dataset.patches, strict=True):
-        if classes_known and patch.label is not None and patch.label not in names:
-            problems.append(f"Patch {i}: the class '{patch.label}' is not among the classes.")
+        if classes_known:
+            problems += [f"Patch {i}: the class '{name}' is not among the classes." for name in patch.labels if name not in names]
         for kind in ("image", "mask"):
             name = getattr(patch, kind)
             if name is not None and (wrong := _wrong_file(dataset, name)):

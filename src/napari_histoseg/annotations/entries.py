@@ -30,8 +30,8 @@ class Annotation:
         In level-0 pixels of its slide; None for an image of its own.
     slide_fingerprint : str or None
         Its slide's.
-    value : int or None
-        Class value of its label.
+    values : tuple of int
+        Class values of its label: none, one, or several that are all in it.
     shape : (h, w) or None
         Of its mask.
     mpp : float
@@ -45,10 +45,15 @@ class Annotation:
     patch: Patch
     box: Box | None
     slide_fingerprint: str | None
-    value: int | None = None
+    values: tuple[int, ...] = ()
     shape: tuple[int, int] | None = None
     mpp: float = 1.0
     notice: str | None = field(default=None, compare=False)
+
+    @property
+    def value(self) -> int | None:
+        """Class value of its label, the first of several; None without one."""
+        return self.values[0] if self.values else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,7 @@ def annotation(dataset: PatchDataset, patch: Patch, tallies: Mapping[str, Tally]
         patch,
         None if patch.box is None else Box(*patch.box),
         patch.slide_fingerprint,
-        value=next((c.value for c in dataset.classes if c.name == patch.label), None),
+        values=tuple(c.value for name in patch.labels for c in dataset.classes if c.name == name),
         shape=None if patch.mask is None else tallies[patch.mask].shape,
         mpp=mask_mpp(dataset, patch, tallies),
     )
@@ -94,7 +99,7 @@ def class_counts(dataset: PatchDataset, tallies: Mapping[str, Tally]) -> list[Cl
     masks = [(tallies[p.mask].pixels, mask_mpp(dataset, p, tallies) ** 2) for p in dataset.patches if p.mask is not None]
     if not any(c.value == BACKGROUND for c in classes) and any(BACKGROUND in pixels for pixels, _ in masks):
         classes = (UNNAMED_BACKGROUND, *classes)
-    return [_count(c, masks, sum(p.label == c.name for p in dataset.patches)) for c in classes]
+    return [_count(c, masks, sum(c.name in p.labels for p in dataset.patches)) for c in classes]
 
 
 def _count(c: PatchClass, masks: list[tuple[dict[int, int], float]], labels: int) -> ClassCount:

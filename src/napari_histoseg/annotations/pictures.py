@@ -62,7 +62,7 @@ def read_patch(dataset: PatchDataset, patch: Patch, slide: Slide | None, shape: 
     return read_box(slide, Box(*patch.box), shape)[0]
 
 
-def thumbnail(image: NDArray[np.uint8] | None, mask: NDArray[np.uint8] | None, label: PatchClass | None, classes: Sequence[PatchClass], px: int) -> NDArray[np.uint8]:
+def thumbnail(image: NDArray[np.uint8] | None, mask: NDArray[np.uint8] | None, labels: Sequence[PatchClass], classes: Sequence[PatchClass], px: int) -> NDArray[np.uint8]:
     """A patch in a square of ``px``, its annotation in the classes' colors; gray where the pixels are missing."""
     source = image if image is not None else np.full((*(mask.shape if mask is not None else (px, px)), 3), MISSING, np.uint8)
     height, width = source.shape[:2]
@@ -74,7 +74,7 @@ def thumbnail(image: NDArray[np.uint8] | None, mask: NDArray[np.uint8] | None, l
     out = np.full((px, px, 3), 255, np.uint8)
     top, left = (px - size[1]) // 2, (px - size[0]) // 2
     out[top : top + size[1], left : left + size[0]] = small
-    return out if label is None else framed(out, label.color)
+    return framed(out, [label.color for label in labels]) if labels else out
 
 
 def tinted(image: NDArray[np.uint8], mask: NDArray[np.uint8], classes: Sequence[PatchClass]) -> NDArray[np.uint8]:
@@ -88,10 +88,12 @@ def tinted(image: NDArray[np.uint8], mask: NDArray[np.uint8], classes: Sequence[
     return mixed
 
 
-def framed(image: NDArray[np.uint8], color: str) -> NDArray[np.uint8]:
-    """The image with a border of a color."""
+def framed(image: NDArray[np.uint8], colors: Sequence[str]) -> NDArray[np.uint8]:
+    """The image with a border of a color; several take turns from left to right."""
     inside = image[FRAME_PX:-FRAME_PX, FRAME_PX:-FRAME_PX].copy()
-    image[:] = rgb(color)
+    edges = np.linspace(0, image.shape[1], len(colors) + 1).round().astype(int)
+    for left, right, color in zip(edges[:-1], edges[1:], colors, strict=True):
+        image[:, left:right] = rgb(color)
     image[FRAME_PX:-FRAME_PX, FRAME_PX:-FRAME_PX] = inside
     return image
 

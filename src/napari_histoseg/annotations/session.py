@@ -216,11 +216,10 @@ class AnnotationSession:
         placing.paintable(shape, self.mpp)
         return self._add(patch, masks.blank(shape))
 
-    def add_label_patch(self, slide: Slide, box: Box, value: int | None, group: str | None = None) -> Annotation:
-        """A patch with one class for all of it; without a class until `set_label`, when ``value`` is None."""
+    def add_label_patch(self, slide: Slide, box: Box, value: int | Sequence[int] | None, group: str | None = None) -> Annotation:
+        """A patch with a class, or several, for all of it; without one until `set_label`, when ``value`` is None."""
         patch, _ = self.patch_for(slide, box, group)
-        label = None if value is None else class_list.find(self.dataset, value).name
-        return self._add(patch.model_copy(update={"label": label}), None)
+        return self._add(self._edited(patch, label=self._named(value)), None)
 
     def patch_for(self, slide: Slide, box: Box, group: str | None = None) -> tuple[Patch, tuple[int, int]]:
         """A patch on a slide for `bring_in`, and the ``(h, w)`` of its mask; raises as `add_mask_patch` does."""
@@ -272,11 +271,22 @@ class AnnotationSession:
         self._next += len(items)
         return [annotation(self.dataset, p, self._work.tallies) for p in patches]
 
-    def set_label(self, id: str, value: int | None) -> None:
-        """The class of a patch that is not painted in; None takes it back."""
-        patch = self._unpainted(id)
-        label = None if value is None else class_list.find(self.dataset, value).name
-        self._edit(patch, f"class of {id} changed", label=label, coarse=None)
+    def set_label(self, id: str, value: int | Sequence[int] | None) -> None:
+        """The class of a patch that is not painted in, or the classes that are all in it; None takes them back."""
+        self._edit(self._unpainted(id), f"class of {id} changed", label=self._named(value), coarse=None)
+
+    def toggle_label(self, id: str, value: int) -> tuple[int, ...]:
+        """Add a class to those of a patch that is not painted in, or take it away; what it has then."""
+        patch, name = self._unpainted(id), class_list.find(self.dataset, value).name
+        kept = tuple(other for other in patch.labels if other != name)
+        added = len(kept) == len(patch.labels)
+        sentence = f"class '{name}' {'added to' if added else 'taken from'} {id}"
+        self._edit(patch, sentence, label=((*kept, name) if added else kept) or None, coarse=None)
+        return self.patch(id).values
+
+    def _named(self, value: int | Sequence[int] | None) -> tuple[str, ...] | None:
+        values = () if value is None else value if isinstance(value, Sequence) else (value,)
+        return tuple(class_list.find(self.dataset, v).name for v in values) or None
 
     def set_coarse(self, id: str, value: int | None) -> None:
         """The coarse block label of a patch that is not painted in."""
@@ -345,7 +355,7 @@ class AnnotationSession:
     def _mask_name(self, id: str) -> str:
         patch = self._listed(id)
         if patch.mask is None:
-            raise DatasetError(f"Patch {id} is not painted: it has one class, or none yet, for all of it.")
+            raise DatasetError(f"Patch {id} is not painted: what classes it has are for all of it.")
         return patch.mask
 
     # -- pictures ----------------------------------------------------------------------------------
@@ -371,8 +381,8 @@ class AnnotationSession:
             small = max(1, round(item.box.height * factor)), max(1, round(item.box.width * factor))
         image = pictures.or_none(lambda: self._picture(item.patch, small))
         mask = self.mask(id) if item.kind == "mask" else None
-        label = class_list.find(self.dataset, item.value) if item.value is not None else None
-        return pictures.thumbnail(image, mask, label, self.classes, px)
+        labels = [class_list.find(self.dataset, value) for value in item.values]
+        return pictures.thumbnail(image, mask, labels, self.classes, px)
 
     def _picture(self, patch: Patch, shape: tuple[int, int] | None) -> NDArray[np.uint8]:
         with self._slide_lock:
@@ -456,9 +466,13 @@ class AnnotationSession:
         return self._work.redo()
 
     def _edit(self, patch: Patch, sentence: str, **values: Any) -> None:
+        new = self._edited(patch, **values)
+        self._work.change(sentence, patches=tuple(new if p is patch else p for p in self.dataset.patches))
+
+    @staticmethod
+    def _edited(patch: Patch, **values: Any) -> Patch:
         try:
-            new = Patch.model_validate({**patch.model_dump(), **values})
+            return Patch.model_validate({**patch.model_dump(), **values})
         except ValidationError as error:
             given = ", ".join(f"{k}={v!r}" for k, v in values.items() if v is not None)
             raise DatasetError(f"Patch {patch.id} cannot have {given}: {error.errors()[0]['msg']}.") from None
-        self._work.change(sentence, patches=tuple(new if p is patch else p for p in self.dataset.patches))

@@ -48,7 +48,7 @@ class PlaceBar(QWidget):
         )
         self.label_button = button(
             f"+ Classification ({NEW_LABEL})",
-            "New classification patches: click where one shall be and press 1–9, its class.",
+            "New classification patches: click where one shall be and press 1–9, its class; Shift with a number adds a further one.",
             partial(tools.choose, PLACE),
         )
         self.label_button.setCheckable(True)

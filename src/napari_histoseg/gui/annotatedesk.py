@@ -196,8 +196,9 @@ class Desk(Book):
         frames = []
         for patch in self.here():
             assert patch.box is not None
-            color = MASK_COLOR if patch.kind == "mask" else colors.get(patch.patch.label or "", UNKNOWN_COLOR)
-            frames.append(Frame(patch.box, color, patch.id == self.chosen))
+            shades = [colors.get(name, UNKNOWN_COLOR) for name in patch.patch.labels]
+            first, *more = shades or [MASK_COLOR if patch.kind == "mask" else UNKNOWN_COLOR]
+            frames.append(Frame(patch.box, first, patch.id == self.chosen, tuple(more)))
         self.layers.draw(frames)
 
     def _load_some(self) -> None:
@@ -341,7 +342,7 @@ class Desk(Book):
         """Place a patch around a world point, for the class that is given next."""
         patch = self.require().add_label_patch(self.require_slide(), self.box_at(world), None, group=self._group())
         self.choose(patch.id)
-        self.said.emit("Press 1–9 for its class.")
+        self.said.emit("Press 1–9 for its class; Shift with a number adds a further one.")
 
     def _group(self) -> str | None:
         """Patches of a slide belong to one patient: what was said of one holds for the next."""
@@ -378,6 +379,15 @@ class Desk(Book):
                 raise DatasetError("The background has no name yet. Give it one in the list of classes to use it for whole patches.")
             session.set_label(patch.id, value)
             self.said.emit(f"Patch {patch.id}: {listed[value]}.")
+
+    def toggle_class(self, value: int) -> None:
+        """Add a class to those of the chosen classification patch, or take it away."""
+        session, patch = self.require(), self.current
+        if patch is None or patch.kind not in ("label", "unlabeled"):
+            raise DatasetError("Only a classification patch can have several classes. Choose one, or press C to place one.")
+        named = {each.value: each.name for each in session.classes}
+        now = session.toggle_label(patch.id, value)
+        self.said.emit(f"Patch {patch.id}: {' + '.join(named[v] for v in now) or 'no class'}.")
 
     # -- strokes ------------------------------------------------------------------------------------------------------------
 

@@ -53,6 +53,7 @@ class Keys(QObject):
         }
         self._actions |= {key: partial(tools.choose, name) for name, (key, _) in TOOLS.items()}
         self._actions |= {str(value): partial(desk.set_class, value) for value in range(10)}
+        self._actions |= {f"Shift+{value}": partial(desk.toggle_class, value) for value in range(10)}
         self._actions["Esc"] = lambda: tools.choose(LOOK)
         desk.viewer.layers.selection.events.active.connect(self._follow)
         desk.busy_changed.connect(self._follow)

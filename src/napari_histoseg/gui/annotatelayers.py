@@ -41,11 +41,12 @@ Mask = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Frame:
-    """What is drawn around a patch; ``box`` in level-0 pixels."""
+    """What is drawn around a patch; ``box`` in level-0 pixels. Each of ``more`` colors has a line within the first."""
 
     box: Box
     color: str
     chosen: bool = False
+    more: tuple[str, ...] = ()
 
 
 def class_colors(classes: Sequence[PatchClass]) -> DirectLabelColormap:
@@ -282,15 +283,16 @@ class AnnotationLayers(QObject):
         if not 0.8 < width / max(self._drawn_width, 1e-9) < 1.25:
             self._drawn_width = width
             self.patches.edge_width = width
-            if any(frame.chosen for frame in self._frames):
+            if any(frame.chosen or frame.more for frame in self._frames):
                 self.patches.data, self.patches.edge_color = _lines(self._frames, width)
 
 
 def _lines(frames: Sequence[Frame], width: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Lines (n, 2, 2) of start and direction, and their colors (n, 4); the chosen patch has a second frame around it."""
+    """Lines (n, 2, 2) of start and direction, and their colors (n, 4); the chosen patch has a frame around it."""
     from napari.utils.colormaps.standardize_color import transform_color
 
     boxes = [(frame.box, frame.color, 0.5 * width) for frame in frames]
+    boxes += [(frame.box, color, -(i + 0.5) * width) for frame in frames for i, color in enumerate(frame.more)]
     boxes += [(frame.box, CHOSEN_COLOR, 1.5 * width) for frame in frames if frame.chosen]
     if not boxes:
         return np.zeros((1, 2, 2)), np.zeros((1, 4))

@@ -112,7 +112,8 @@ class PatchModel(QAbstractListModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return f"{patch.id}  {kind_of(patch)}\n{where_of(patch)}"
         if role == Qt.ItemDataRole.ToolTipRole:
-            return f"{patch.patch.source}\nClick to go there; Del removes it."
+            keys = "" if patch.kind == "mask" else "\n1–9 is its class; Shift with a number adds a further one, or takes it away."
+            return f"{patch.patch.source}\nClick to go there; Del removes it.{keys}"
         if role == Qt.ItemDataRole.DecorationRole:
             return self._picture(patch.id)
         return None
@@ -133,8 +134,8 @@ def icon_of(picture: QPixmap) -> QIcon:
 
 
 def kind_of(patch: Annotation) -> str:
-    """What was said about a patch, in a word."""
-    return patch.patch.label or KINDS.get(patch.kind, "no class yet")
+    """What was said about a patch, in a few words."""
+    return " + ".join(patch.patch.labels) or KINDS.get(patch.kind, "no class yet")
 
 
 def where_of(patch: Annotation) -> str:

@@ -24,7 +24,7 @@ TOOLS = {
     POLYGON: ("G", "Click corner by corner; a double click closes the polygon, Esc gives it up."),
     ERASE: ("E", "Make pixels unlabelled again."),
 }
-PLACING = "Click where the patch shall be, then press 1–9 for its class. Esc or L ends this."
+PLACING = "Click where the patch shall be, then press 1–9 for its class, with Shift for a further one. Esc or L ends this."
 MODES = {PAINT: "paint", FILL: "fill", POLYGON: "polygon", ERASE: "erase"}
 """napari's own modes for these tools."""
 CLICK_PX = 4

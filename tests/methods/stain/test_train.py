@@ -56,6 +56,15 @@ def small(**changes: Any) -> StainTraining:
     return StainTraining.parse({**SMALL, **changes})
 
 
+def test_a_picture_of_several_classes_counts_as_one_without(dataset: Path) -> None:
+    patches = json.loads((dataset / "dataset.json").read_text())["patches"]
+    patches[2]["label"] = ["tumor", "unused"]
+    write(dataset, patches=patches)
+    task = task_from_dataset(dataset, small())
+    assert task.classes == ["normal", "tumor"]
+    assert [r.category for r in task.train] == [1, 0, NO_CLASS]
+
+
 def test_a_sample_is_lightness_color_and_class(dataset: Path) -> None:
     task = task_from_dataset(dataset, small())
     rows = [task.sample(np.random.default_rng(i)) for i in range(12)]

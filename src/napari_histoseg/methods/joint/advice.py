@@ -203,7 +203,7 @@ def _shown(dataset: PatchDataset) -> Shown:
     shown: Shown = []
     for patch in dataset.patches:
         if patch.split != "test" and (patch.mask is not None or patch.label is not None):
-            found = {str(patch.label)} if patch.mask is None else {names[v] for v in _values(dataset.path(patch.mask)) if v in names}
+            found = set(patch.labels) if patch.mask is None else {names[v] for v in _values(dataset.path(patch.mask)) if v in names}
             shown.append((patch_key(patch), found))
     return shown
 

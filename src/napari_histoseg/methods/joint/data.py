@@ -39,12 +39,20 @@ class Picture:
     label : int
         Class index of a patch that has only a class; -1 else.
     name : str
+    also : tuple of int
+        The further class indices of a patch that shows several.
     """
 
     image: NDArray[np.uint8]
     mask: NDArray[Any] | None = None
     label: int = -1
     name: str = ""
+    also: tuple[int, ...] = ()
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """All classes of a patch that has no mask."""
+        return (self.label, *self.also) if self.label >= 0 else ()
 
 
 def foreground(image: NDArray[np.uint8], opening_px: int = OPENING_PX) -> NDArray[np.bool_]:

@@ -72,28 +72,43 @@ def class_loss(maps: Tensor, label: Tensor, weights: Tensor, background: int | N
     paper has to guess. A patch of the background class is background in every pixel, and without a background class all
     pixels are c.
 
+    Of a patch with several classes, foreground is any of them, p_c being the sum of their probabilities, and each one is
+    somewhere; where background is one of them, that is asked of it as well.
+
     Parameters
     ----------
     maps : (n, classes, h, w)
         Logits.
-    label : (n,)
+    label : (n,) or (n, k)
+        Class indices; rows with fewer than k end in -1.
     weights : (classes,)
+        A patch weighs as much as its classes do on average.
     background : int, optional
         Index of the background class; None where every pixel has a class.
     """
+    label = label.reshape(len(label), -1)
+    listed = label >= 0
+    alone = listed.sum(1) == 1
     chance = functional.log_softmax(maps.float(), 1).flatten(2)
-    own = chance[torch.arange(len(label)), label]
-    everywhere = -own.mean(1)
+    single = chance[torch.arange(len(label))[:, None], label.clamp(min=0)]
+    somewhere = -(torch.logsumexp(SHARPNESS * single, 2) - float(np.log(single.shape[2]))) / SHARPNESS
+    present = PRESENCE_WEIGHT * (somewhere * listed).sum(1)
+    everywhere = -_any_of(single, listed).mean(1)
     if background is None:
-        loss = everywhere
+        loss = torch.where(alone, everywhere, everywhere + present)
     else:
         front = torch.logsumexp(chance[:, [i for i in range(maps.shape[1]) if i != background]], 1)
         attention = front.detach().exp()
+        own = _any_of(single, listed & ((label != background) | alone[:, None]))
         right = (attention * (front - own)).sum(1) / attention.sum(1).clamp(min=1e-6)
-        somewhere = -(torch.logsumexp(SHARPNESS * own, 1) - float(np.log(own.shape[1]))) / SHARPNESS
-        loss = torch.where(label == background, everywhere, right + PRESENCE_WEIGHT * somewhere)
-    weight = weights[label]
+        loss = torch.where(alone & (label[:, 0] == background), everywhere, right + present)
+    weight = (weights[label.clamp(min=0)] * listed).sum(1) / listed.sum(1)
     return (loss * weight).sum() / weight.sum().clamp(min=1e-6)
+
+
+def _any_of(single: Tensor, which: Tensor) -> Tensor:
+    """Log probability (n, pixels) of any of the classes ``which`` (n, k), from those of each (n, k, pixels)."""
+    return torch.logsumexp(single.masked_fill(~which[..., None], -torch.inf), 1)
 
 
 def constant_mask_loss(maps: Tensor, label: Tensor, weights: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from napari_histoseg.errors import WeightsError
-from napari_histoseg.methods.base import TileFrame, TileOutput
+from napari_histoseg.methods.base import Survey, TileFrame, TileOutput
 from napari_histoseg.methods.joint.config import JointSettings
 from napari_histoseg.methods.joint.data import LEAST_SATURATION, saturation
 from napari_histoseg.methods.joint.network import HALO_PX, STRIDE_PX, JointNetwork, build, fold
@@ -41,7 +41,6 @@ class JointModel:
     """
 
     stride_px = STRIDE_PX
-    samples = 0
 
     def __init__(
         self,
@@ -60,8 +59,9 @@ class JointModel:
         self._values = np.array([c["value"] for c in card.classes], np.int32)
         self._network, self._device, self._precision = network, device, precision
 
-    def fit(self, samples: Sequence[NDArray[np.uint8]]) -> None:
+    def fit(self, survey: Survey) -> Iterator[tuple[int, int]]:
         """Nothing is fitted to the slide."""
+        return iter(())
 
     def forward(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(n, h, w, 3) uint8 → class probabilities (n, classes, h, w) float32."""

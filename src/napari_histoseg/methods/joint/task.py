@@ -79,9 +79,10 @@ class JointTask:
         self._classified = _Drawn(list(classified))
         self._lay_out()
         counts = sum(np.bincount(p.mask[p.mask != UNLABELED], minlength=len(classes)) for p in outlined if p.mask is not None)
-        labels = np.bincount([p.label for p in classified], minlength=len(classes))
+        labels = np.bincount([i for p in classified for i in p.labels], minlength=len(classes))
         self.pixel_weights = losses.frequency_weights(counts, settings.weighting)
         self.patch_weights = losses.frequency_weights(labels, settings.weighting)
+        self._most_labels = max((len(p.labels) for p in classified), default=1)
         self.encoder_start, self._width = "scratch", 0
 
     def _lay_out(self) -> None:
@@ -149,14 +150,15 @@ class JointTask:
         return rate if self.settings.variant == "paper" else cosine(step, self.settings.steps, rate)
 
     def sample_at(self, rng: np.random.Generator, place: int) -> dict[str, NDArray[np.generic]]:
-        """A crop: the first places of a batch are segmentation patches (``label`` -1), the others have a class and no mask."""
+        """A crop: the first places of a batch are segmentation patches (``label`` -1), the others have classes and no mask."""
         drawn = self._outlined if place < self.n_outlined else self._classified
         picture, spot = drawn.draw(rng)
         strength = self.settings.augmentation
         image, mask = crop(rng, picture, spot, self.settings.crop_px, strength)
         if strength:
             image = degrade(rng, jitter_stain(rng, image, strength), 0.5 * strength)
-        return {"image": np.ascontiguousarray(image.transpose(2, 0, 1)), "mask": mask, "label": np.asarray(picture.label)}
+        labels = [*picture.labels, *[-1] * (self._most_labels - len(picture.labels))]
+        return {"image": np.ascontiguousarray(image.transpose(2, 0, 1)), "mask": mask, "label": np.asarray(labels)}
 
     def losses(self, network: nn.Module, image: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Segmentation loss of the patches with a mask, and classification loss of the others through the segmentation output.
@@ -166,8 +168,8 @@ class JointTask:
         """
         assert isinstance(network, JointNetwork)
         maps = network.maps(image)
-        label = batch["label"]
-        outlined = label < 0
+        label = batch["label"].reshape(len(image), -1)
+        outlined = label[:, 0] < 0
         pixel_weights = losses.as_tensor(self.pixel_weights, maps)
         logits = network.enlarge(maps[outlined]).float()
         mask = batch["mask"][outlined]
@@ -183,6 +185,8 @@ class JointTask:
         weights = losses.as_tensor(self.patch_weights, maps)
         if not isinstance(network, PaperNetwork):
             return losses.class_loss(maps, label, weights, self.background)
+        # It knows patches of one class only; others do not reach it, see `train.task_from_dataset`.
+        label = label[:, 0]
         loss = nn.functional.cross_entropy(network.classify(maps).float(), label, weights)
         if self.settings.head == "maxpool":
             loss = loss + losses.constant_mask_loss(maps.float(), label, losses.as_tensor(self.pixel_weights, maps))
@@ -191,7 +195,7 @@ class JointTask:
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Scores of the held-out patches, all their pixels together; ``score`` is the macro F1.
 
-        ``classification`` is the share of the classification patches whose class is right, ``f1_<name>`` the F1 of a class.
+        ``classification`` is the share of the classification patches whose class is right (one of theirs, where they have several), ``f1_<name>`` the F1 of a class.
         """
         assert isinstance(network, JointNetwork)
         network.eval()
@@ -274,7 +278,7 @@ def evaluate(
         predicted = logits_of(network, picture.image).argmax(0).cpu().numpy()
         table = table + Counts.of(predicted[known], picture.mask[known], count)
     scores = table.scores(background)
-    right = [patch_class(network, p.image, background) == p.label for p in classified]
+    right = [patch_class(network, p.image, background) in p.labels for p in classified]
     extra = {"classification": float(np.mean(right))} if right else {}
     shown = table.table.sum(1) > 0
     extra |= {f"f1_{name}": float(f1) for name, f1, known in zip(names, table.f1, shown, strict=False) if known}

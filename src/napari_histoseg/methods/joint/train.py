@@ -57,8 +57,11 @@ def task_from_dataset(folder: Path | PatchDataset, settings: JointTraining) -> J
         their patch, an unknown pixel size.
     """
     dataset = read_dataset(folder)
-    chosen = [p for p in dataset.patches if (p.mask is not None or p.label is not None) and p.split != "test"]
+    annotated = [p for p in dataset.patches if (p.mask is not None or p.label is not None) and p.split != "test"]
+    chosen = [p for p in annotated if settings.variant != "paper" or len(p.labels) < 2]
     read = _read_all(dataset, chosen, settings.mpp)
+    if n := len(annotated) - len(chosen):
+        read.notices.append(f"Left out, because the paper's network learns patches of one class: {n} with several.")
     classes = _classes(dataset, chosen, read)
     if read.problems:
         raise DatasetError(f"{dataset.folder} cannot be trained on: " + " ".join(read.problems))
@@ -109,7 +112,8 @@ def _read_all(dataset: PatchDataset, patches: Sequence[Patch], mpp: float) -> _R
                 read.problems.append(str(error))
                 continue
             if picture.mask is None:
-                read.pictures[i] = Picture(picture.image, None, by_name[patch.label or ""], picture.name)
+                first, *also = (by_name[name] for name in patch.labels)
+                read.pictures[i] = Picture(picture.image, None, first, picture.name, tuple(also))
                 continue
             found = {int(v) for v in np.unique(picture.mask)} - {UNLABELED}
             if found - values:
@@ -161,7 +165,7 @@ def _sources(first: int, count: int, factor: float, corner: int, scale: float, s
 def _classes(dataset: PatchDataset, patches: Sequence[Patch], read: _Read) -> list[dict[str, Any]]:
     """Value, name and color of each output channel; background only where something is it."""
     outlined = {int(v) for p in read.pictures.values() if p.mask is not None for v in np.unique(p.mask)} - {UNLABELED}
-    classified = {p.label for p in read.pictures.values() if p.mask is None}
+    classified = {label for p in read.pictures.values() for label in p.labels}
     title = dataset.folder
     if not any(p.mask is not None for p in patches):
         read.problems.append(f"{title} has no patch with a mask. Joint training learns outlines from at least one: paint a segmentation patch.")
@@ -190,7 +194,8 @@ def _indexed(picture: Picture, classes: Sequence[dict[str, Any]]) -> Picture:
     for i, entry in enumerate(classes):
         lookup[entry["value"]] = i
     if picture.mask is None:
-        return Picture(picture.image, None, int(lookup[picture.label]), picture.name)
+        first, *also = (int(lookup[label]) for label in picture.labels)
+        return Picture(picture.image, None, first, picture.name, tuple(also))
     return Picture(picture.image, lookup[picture.mask], -1, picture.name)
 
 
@@ -225,7 +230,7 @@ def _values(pictures: Sequence[Picture], which: Iterable[int]) -> set[int]:
     """Class values that pictures show."""
     chosen = [pictures[i] for i in which]
     found = {int(v) for p in chosen if p.mask is not None for v in np.unique(p.mask)}
-    return (found | {p.label for p in chosen if p.mask is None}) - {UNLABELED}
+    return (found | {label for p in chosen for label in p.labels}) - {UNLABELED}
 
 
 def compare(folder: Path | PatchDataset, old: Path, new: Path) -> dict[str, Any]:

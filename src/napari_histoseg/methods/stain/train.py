@@ -214,13 +214,15 @@ def degrade(rng: np.random.Generator, lightness: NDArray[np.float32], strength: 
 def task_from_dataset(folder: Path | PatchDataset, settings: StainTraining) -> StainTask:
     """The training task over a patch dataset: pictures, or boxes of slides, of one style; ``label`` is the optional class.
 
+    A patch with several classes counts as one without.
+
     Raises
     ------
     DatasetError
         If a picture cannot be opened, or its pixel size is unknown.
     """
     dataset = read_dataset(folder)
-    labels = {p.label for p in dataset.patches if p.label is not None}
+    labels = {p.label for p in dataset.patches}
     classes = [c.name for c in dataset.classes if c.name in labels]
     slides: dict[str, Slide] = {}
     train, val = (
@@ -253,7 +255,7 @@ def _reference(dataset: PatchDataset, patch: Patch, classes: Sequence[str], slid
     if slide.mpp is None:
         raise DatasetError(f"The pixel size of {patch.source} is unknown. Write \"mpp\" (µm/px) into dataset.json.")
     box = slide.bounds if patch.box is None else Box(*patch.box)
-    category = classes.index(patch.label) if patch.label is not None else NO_CLASS
+    category = classes.index(patch.label) if isinstance(patch.label, str) else NO_CLASS
     return Reference(slide, box, patch.source, category)
 
 
