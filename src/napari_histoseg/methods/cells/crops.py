@@ -14,6 +14,7 @@ import numpy.typing as npt
 from napari_histoseg.errors import SettingsError, TileError
 from napari_histoseg.methods.cells.objects import EPS, ObjectIndex
 from napari_histoseg.methods.cells.scan import scan
+from napari_histoseg.slide.compiled import kernel
 from napari_histoseg.slide.geometry import Box
 
 if TYPE_CHECKING:
@@ -183,10 +184,10 @@ def crops_of(
         ids, windows = _from_labels(labels, ids, style, mpp)
     wanted = np.asarray(ids, np.uint32)
     out = np.empty((len(wanted), style.crop_px, style.crop_px, 3), np.uint8)
-    for item, (identity, (x, y, side)) in enumerate(zip(wanted, windows.tolist(), strict=True)):
-        square = _square(image, x, y, side)
-        if not style.surroundings:
-            square = np.where((_labels_square(labels, x, y, side) == identity)[..., None], square, np.uint8(GLASS))
+    labels = np.asarray(labels, np.uint32)
+    for item, (identity, (x, y, side)) in enumerate(zip(wanted.tolist(), windows.tolist(), strict=True)):
+        square = np.empty((side, side, 3), np.uint8)
+        _cut(image, labels, x, y, identity, not style.surroundings, square)
         out[item] = _resized(square, style.crop_px)
     return out
 
@@ -201,29 +202,27 @@ def _from_labels(labels: UInt32, ids: npt.ArrayLike | None, style: CropStyle, mp
     return wanted, _windows(found.extents[at].astype(float), found.centers[at], style, mpp)
 
 
-def _square(image: UInt8, x: int, y: int, side: int) -> UInt8:
-    height, width = image.shape[:2]
-    if x >= 0 and y >= 0 and x + side <= width and y + side <= height:
-        return image[y : y + side, x : x + side]
-    rows, columns = _mirrored(y, side, height), _mirrored(x, side, width)
-    return image[rows[:, None], columns]
+@kernel
+def _mirrored(at: int, size: int) -> int:
+    if at < 0 or at >= size:
+        at = at % (2 * size)
+        at = min(at, 2 * size - 1 - at)
+    return at
 
 
-def _labels_square(labels: UInt32, x: int, y: int, side: int) -> UInt32:
+@kernel
+def _cut(image: UInt8, labels: UInt32, x: int, y: int, identity: int, white: bool, out: UInt8) -> None:
+    """Fill a square ``(side, side, 3)`` from a place on; the image is mirrored at its edges as often as needed: 1 0 | 0 1 2 | 2 1."""
     height, width = labels.shape
-    box = Box(x, y, side, side)
-    inside = box.intersect(Box(0, 0, width, height))
-    if inside == box:
-        return labels[box.slices]
-    out = np.zeros((side, side), np.uint32)
-    out[inside.relative_to(box).slices] = labels[inside.slices]
-    return out
-
-
-def _mirrored(start: int, count: int, size: int) -> Int64:
-    """Indices of a line that is mirrored at both ends as often as needed: 1 0 | 0 1 2 | 2 1."""
-    at = np.arange(start, start + count) % (2 * size)
-    return np.minimum(at, 2 * size - 1 - at)
+    side = out.shape[0]
+    for row in range(side):
+        v = _mirrored(y + row, height)
+        for column in range(side):
+            u = _mirrored(x + column, width)
+            # What is mirrored is no object's.
+            own = v == y + row and u == x + column and labels[v, u] == identity
+            for channel in range(3):
+                out[row, column, channel] = image[v, u, channel] if own or not white else GLASS
 
 
 def _resized(square: UInt8, px: int) -> UInt8:

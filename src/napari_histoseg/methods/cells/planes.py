@@ -13,6 +13,8 @@ from napari_histoseg.slide.geometry import Box
 
 BLOCK_PX = 2048
 """Side of the parts that an image is gone through by, about."""
+BLOCK_AREA = 1 << 26
+"""Most pixels in such a part."""
 LARGEST_ID = 2**32 - 1
 
 
@@ -73,19 +75,25 @@ class Plane:
         return as_ids(raw, self.name)
 
     def blocks(self) -> Iterator[Box]:
-        """Boxes that cover the image once, made of whole chunks where it has chunks."""
-        height, width = (self._side(axis) for axis in (-2, -1))
+        """Boxes that cover the image once, made of whole chunks where it has chunks that are not larger than a box may be."""
+        (chunk, height), (_, width) = (self._side(axis) for axis in (-2, -1))
+        if height * width > BLOCK_AREA:
+            # Rows of an image are usually stored together.
+            width = min(width, BLOCK_AREA)
+            height = max(BLOCK_AREA // width, 1)
+            height -= height % chunk if height > chunk else 0
         for y in range(0, self.height, height):
             for x in range(0, self.width, width):
                 yield Box(x, y, width, height).intersect(Box(0, 0, self.width, self.height))
 
-    def _side(self, axis: int) -> int:
+    def _side(self, axis: int) -> tuple[int, int]:
+        """Side of a chunk along an axis, and of so many that they make about a block."""
         chunks = getattr(self._array, "shards", None) or getattr(self._array, "chunks", None)
         if not chunks:
-            return BLOCK_PX
+            return 1, BLOCK_PX
         # dask names every chunk of an axis, zarr their common size.
-        chunk = chunks[axis][0] if isinstance(chunks[axis], tuple) else chunks[axis]
-        return int(chunk) * max(1, BLOCK_PX // max(int(chunk), 1))
+        chunk = max(int(chunks[axis][0] if isinstance(chunks[axis], tuple) else chunks[axis]), 1)
+        return chunk, chunk * max(1, BLOCK_PX // chunk)
 
 
 def as_ids(raw: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint32]:
