@@ -280,3 +280,72 @@ def test_a_disk_that_fills_up_during_an_import_leaves_nothing(session: Annotatio
             import_folder(session, source)
     assert session.patches == () and not list(session.folder.rglob("*.png")) and session.can_undo is None
     assert len(import_folder(session, source).added) == 3
+
+
+# -- progress and cancel --------------------------------------------------------------------------------------------------
+
+
+class StoppedError(Exception):
+    """Somebody cancelled."""
+
+
+class Steps:
+    """Hears how far an import is, and stops it after so many pieces."""
+
+    def __init__(self, stop: int = -1) -> None:
+        self.heard: list[tuple[int, int]] = []
+        self._stop = stop
+
+    def __call__(self, done: int, total: int) -> None:
+        if len(self.heard) == self._stop:
+            raise StoppedError
+        self.heard.append((done, total))
+
+
+def areas_apart(folder: Path) -> Path:
+    return geojson(folder, *(area(square(900 * i + 300, 200, 100), "tumor") for i in range(4)))
+
+
+def pictures_by_class(folder: Path) -> Path:
+    for i in range(4):
+        picture(folder / "from" / "ab"[i % 2] / f"{i}.png", he_image(20, 16, seed=i))
+    return folder / "from"
+
+
+def pictures_with_masks(folder: Path) -> Path:
+    for i in range(4):
+        picture(folder / "from" / "images" / f"{i}.png", he_image(20, 16, seed=i))
+        picture(folder / "from" / "masks" / f"{i}.png", np.ones((16, 20), np.uint8))
+    return folder / "from"
+
+
+IMPORTS = {"geojson": areas_apart, "classes": pictures_by_class, "masks": pictures_with_masks}
+
+
+def bring(kind: str, session: AnnotationSession, slide: Slide, source: Path, steps: Steps) -> Any:
+    return import_geojson(session, slide, source, step=steps) if kind == "geojson" else import_folder(session, source, step=steps)
+
+
+@pytest.mark.parametrize("kind", list(IMPORTS))
+def test_an_import_says_how_far_it_is(session: AnnotationSession, slide: Slide, tmp_path: Path, kind: str) -> None:
+    steps = Steps()
+    assert len(bring(kind, session, slide, IMPORTS[kind](tmp_path), steps).added) == 4
+    shares = [done / total for done, total in steps.heard]
+    assert shares[0] == 0 and shares == sorted(shares) and 0.8 < shares[-1] < 1 and len(set(shares)) == len(shares)
+
+
+@pytest.mark.parametrize("kind", list(IMPORTS))
+def test_an_import_can_be_stopped_at_any_step_and_leaves_nothing(session: AnnotationSession, slide: Slide, tmp_path: Path, kind: str) -> None:
+    source = IMPORTS[kind](tmp_path)
+    for stop in range(30):
+        before = session.dataset
+        try:
+            bring(kind, session, slide, source, Steps(stop))
+        except StoppedError:
+            assert session.dataset is before and session.can_undo is None
+            assert not [p for folder in ("masks", "images") for p in (session.folder / folder).glob("*")]
+            with AnnotationSession.open(shutil.copytree(session.folder, tmp_path / f"copy {stop}", ignore=lambda *_: [".lock"])) as copy:
+                assert copy.patches == ()
+        else:
+            break
+    assert len(session.patches) == 4 and stop >= 8

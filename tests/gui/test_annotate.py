@@ -22,11 +22,13 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_histoseg._testing import he_image, write_svs
+from napari_histoseg.annotations import imports
 from napari_histoseg.annotations import session as sessions
 from napari_histoseg.annotations.dataset import UNLABELED, read_dataset
 from napari_histoseg.errors import StorageError
 from napari_histoseg.gui import annotate, annotateroom
 from napari_histoseg.gui.annotate import AnnotateDock, AnnotationPanel
+from napari_histoseg.gui.annotateimport import AskRegions
 from napari_histoseg.gui.annotatekeys import main_window
 from napari_histoseg.gui.annotatenew import NewDataset, classes_of
 from napari_histoseg.gui.annotatetools import LOOK, PAINT, PLACE, SMART
@@ -798,6 +800,64 @@ def test_regions_of_qupath_become_patches_over_the_slide(busy: Person, tmp_path:
     rows, columns = np.nonzero(busy.desk.layers.paint.data == made.value)
     inside = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) * 2 + (patch.box.x, patch.box.y) * 2
     np.testing.assert_allclose(inside, (400, 300, 600, 450), atol=2)
+
+
+def regions(path: Path, count: int = 1) -> Path:
+    rings = [[[x, 300], [x + 40, 300], [x + 40, 340], [x, 340], [x, 300]] for x in range(100, 100 + 300 * count, 300)]
+    features = [{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {"classification": {"name": "necrosis"}}} for ring in rings]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return path
+
+
+def test_what_lies_beside_regions_and_whose_they_are_is_asked(busy: Person, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = regions(tmp_path / "r.geojson")
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(path), ""))
+    suggested: list[str] = []
+
+    def answer(dialog: AskRegions) -> bool:
+        suggested.append(dialog.group.text())
+        dialog.outside.setCurrentText("is background")
+        dialog.group.setText(" patient 7 ")
+        return len(suggested) > 1
+
+    monkeypatch.setattr(AskRegions, "exec", answer)
+    busy.panel.data.ask_geojson()
+    assert not busy.desk.busy and not busy.desk.patches()
+    busy.panel.data.ask_geojson()
+    busy.until(lambda: not busy.desk.busy)
+    (patch,) = busy.desk.patches()
+    assert set(np.unique(busy.stored(patch.id))) == {0, 3} and patch.patch.group == "patient 7"
+    monkeypatch.setattr(AskRegions, "exec", lambda dialog: suggested.append(dialog.group.text()))
+    busy.panel.data.ask_geojson()
+    assert suggested == ["one", "one", "patient 7"]
+
+
+def test_an_import_shows_how_far_it_is_and_can_be_cancelled(busy: Person, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, reached = threading.Event(), threading.Event()
+    paint = imports._Painter.paint
+
+    def slow(painter: Any, box: Box, shape: tuple[int, int]) -> Any:
+        reached.set()
+        assert gate.wait(30)
+        return paint(painter, box, shape)
+
+    monkeypatch.setattr(imports._Painter, "paint", slow)
+    bar = busy.panel.importing
+    path = regions(tmp_path / "r.geojson", 4)
+    busy.panel.data.import_geojson(path)
+    assert bar.isVisible() and not busy.panel.data.isEnabled() and bar.cancel_button.isEnabled()
+    busy.until(lambda: reached.is_set() and 0 < bar.progress.bar.value() < bar.progress.bar.maximum())
+    assert bar.progress.words.text().startswith("Importing r.geojson")
+    QTest.mouseClick(bar.cancel_button, LEFT)
+    assert not bar.cancel_button.isEnabled()
+    gate.set()
+    busy.until(lambda: not busy.desk.busy)
+    assert busy.said == "Cancelled. Nothing was imported from r.geojson." and not bar.isVisible()
+    assert not busy.desk.patches() and "necrosis" not in [c.name for c in busy.session.classes]
+    busy.panel.data.import_geojson(path)
+    assert bar.cancel_button.isEnabled()
+    busy.until(lambda: not busy.desk.busy)
+    assert len(busy.desk.patches()) == 4 and busy.said.startswith("4 patches from r.geojson.")
 
 
 def test_pictures_with_masks_are_copied_in_and_can_be_painted(busy: Person, tmp_path: Path) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from napari_histoseg.annotations.dataset import FILE_NAME
-from napari_histoseg.annotations.imports import ImportReport, Kind, import_folder, import_geojson
+from napari_histoseg.annotations.imports import ImportReport, Kind, Outside, import_folder, import_geojson
 from napari_histoseg.annotations.session import AnnotationSession
 from napari_histoseg.errors import DatasetError
 from napari_histoseg.slide import open_slide
@@ -21,7 +20,7 @@ def import_annotations(
     mpp: float | None = None,
     slide: str | Path | None = None,
     kind: Kind | None = None,
-    outside: Literal["unlabeled", "background"] = "unlabeled",
+    outside: Outside = "unlabeled",
 ) -> ImportReport:
     """Bring annotations that were made elsewhere into a patch dataset.
 

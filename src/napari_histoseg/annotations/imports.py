@@ -21,6 +21,7 @@ from napari_histoseg.annotations.opening import image_size
 from napari_histoseg.annotations.placing import MAX_SIDE_PX
 from napari_histoseg.annotations.session import AnnotationSession
 from napari_histoseg.errors import DatasetError, HistosegError
+from napari_histoseg.results.files import Step, no_step
 from napari_histoseg.slide.geometry import Box
 from napari_histoseg.slide.open import open_slide
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 Item = tuple[Patch, NDArray[np.uint8] | None]
 Kind = Literal["masks", "classes"]
+Outside = Literal["unlabeled", "background"]
 
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 MASKS = (".png", ".tif", ".tiff", ".bmp")
@@ -56,8 +58,9 @@ def import_geojson(
     path: str | Path,
     *,
     patch_um: float | None = None,
-    outside: Literal["unlabeled", "background"] = "unlabeled",
+    outside: Outside = "unlabeled",
     group: str | None = None,
+    step: Step = no_step,
 ) -> ImportReport:
     """Turn areas drawn in QuPath or elsewhere into painted patches, in place over their slide.
 
@@ -77,6 +80,8 @@ def import_geojson(
         What pixels of a patch are that no area covers. Where everything in sight was outlined, they are background.
     group : str, optional
         What stays together in splits; the slide's file name when not given.
+    step : callable
+        Called with (pieces done, pieces in all) before each piece; when it raises, nothing is added.
 
     Returns
     -------
@@ -92,14 +97,18 @@ def import_geojson(
     regions = _usable(read_geojson(path, notices), slide, Path(path), notices)
     new = _classes_of(session, [(r.class_name or "", r.color) for r in regions])
     side = _side_px(session, slide, patch_um)
-    boxes = _free(session, slide, _boxes(regions, slide, side * session.mpp / slide.require_mpp()), notices)
+    side_px = side * session.mpp / slide.require_mpp()
+    boxes = _free(session, slide, _boxes(regions, slide, side_px, _stage(step, 0, 3)), notices)
     values = {c.name: c.value for c in (*session.classes, *new)}
     painter = _Painter(regions, values, masks.BACKGROUND if outside == "background" else UNLABELED)
     items: list[Item] = []
-    for box in boxes:
+    painting, writing = _stage(step, 1, 3), _stage(step, 2, 3)
+    for number, box in enumerate(boxes):
+        painting(number, len(boxes))
         patch, shape = session.patch_for(slide, box, group)
         items.append((patch, painter.paint(box, shape)))
-    added = session.bring_in(f"{_count(len(items), 'patch', 'patches')} imported from {Path(path).name}", items, classes=new) if items else []
+    sentence = f"{_count(len(items), 'patch', 'patches')} imported from {Path(path).name}"
+    added = session.bring_in(sentence, items, classes=new, step=writing) if items else []
     return ImportReport(tuple(added), tuple(notices))
 
 
@@ -130,12 +139,13 @@ def _side_px(session: AnnotationSession, slide: Slide, patch_um: float | None) -
     return side
 
 
-def _boxes(regions: Sequence[Region], slide: Slide, side: float) -> list[Box]:
+def _boxes(regions: Sequence[Region], slide: Slide, side: float, step: Step) -> list[Box]:
     """Level-0 boxes of about ``side`` that together hold all areas on the slide."""
     window = shapely.box(0, 0, slide.width, slide.height)
     boxes: list[Box] = []
     nearby: dict[tuple[int, int], list[Box]] = {}
-    for region in regions:
+    for number, region in enumerate(regions):
+        step(number, len(regions))
         area = region.geometry.intersection(window)
         for box in _covering(area, slide, side):
             part = area.intersection(_shape(box))
@@ -213,6 +223,7 @@ def import_folder(
     mpp: float | None = None,
     values: Mapping[int, int] | None = None,
     group_of: Callable[[Path], str] | None = None,
+    step: Step = no_step,
 ) -> ImportReport:
     """Copy pictures and what is known about them into a session's dataset.
 
@@ -230,6 +241,8 @@ def import_folder(
         Class value for values in the masks, such as ``{255: 1}``; others stay.
     group_of : callable, optional
         What a picture stays together with in splits, such as its patient; its name when not given.
+    step : callable
+        Called with (pieces done, pieces in all) before each piece; when it raises, nothing is added.
 
     Returns
     -------
@@ -252,12 +265,12 @@ def import_folder(
     if wrong := [v for pair in (values or {}).items() for v in pair if not 0 <= v <= UNLABELED]:
         raise DatasetError(f"Masks hold 0 to {UNLABELED}; values= has {', '.join(map(str, wrong))}. Give class values for values in the masks.")
     read = _read_masked if (kind or _kind_of(source)) == "masks" else _read_classes
-    found = read(session, source, values or {}, group_of or (lambda path: path.stem))
+    found = read(session, source, values or {}, group_of or (lambda path: path.stem), _stage(step, 0, 2))
     _refuse(source, found.problems)
     if not found.items:
         raise DatasetError(f"{source} holds no pictures ({', '.join(IMAGES)}). Choose another folder.")
     sentence = f"{_count(len(found.items), 'picture', 'pictures')} imported from {source.name}"
-    added = session.bring_in(sentence, found.items, dict(enumerate(found.images)), found.classes)
+    added = session.bring_in(sentence, found.items, dict(enumerate(found.images)), found.classes, _stage(step, 1, 2))
     return ImportReport(tuple(added), tuple(found.notices))
 
 
@@ -288,11 +301,15 @@ def _files(folder: Path, kinds: Sequence[str]) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in kinds and not p.name.startswith("."))
 
 
-def _read_classes(session: AnnotationSession, source: Path, values: Mapping[int, int], group_of: Callable[[Path], str]) -> _Found:
+def _read_classes(
+    session: AnnotationSession, source: Path, values: Mapping[int, int], group_of: Callable[[Path], str], step: Step
+) -> _Found:
     folders = {folder: pictures for folder in _folders(source) if (pictures := _files(folder, IMAGES))}
     found = _Found([], [], _classes_of(session, [(folder.name.strip(), None) for folder in folders]), [], [])
+    total = sum(map(len, folders.values()))
     for folder, pictures in folders.items():
         for picture in pictures:
+            step(len(found.images), total)
             if isinstance(size := _size(picture), str):
                 found.problems.append(size)
             found.items.append((_picture_patch(picture, group_of, label=folder.name.strip()), None))
@@ -300,7 +317,9 @@ def _read_classes(session: AnnotationSession, source: Path, values: Mapping[int,
     return found
 
 
-def _read_masked(session: AnnotationSession, source: Path, values: Mapping[int, int], group_of: Callable[[Path], str]) -> _Found:
+def _read_masked(
+    session: AnnotationSession, source: Path, values: Mapping[int, int], group_of: Callable[[Path], str], step: Step
+) -> _Found:
     for name in ("images", "masks"):
         if not (source / name).is_dir():
             raise DatasetError(f"{source} has no folder '{name}'. Put pictures into 'images', and their masks under the same names into 'masks'.")
@@ -310,6 +329,7 @@ def _read_masked(session: AnnotationSession, source: Path, values: Mapping[int, 
     found.problems += [f"The mask {path.name} belongs to no picture." for stem, path in drawn.items() if stem not in pictures]
     held: set[int] = set()
     for stem, picture in pictures.items():
+        step(len(found.images), len(pictures))
         mask = _mask_for(picture, drawn[stem], values, held, found.problems) if stem in drawn else None
         found.items.append((_picture_patch(picture, group_of), mask))
         found.images.append(picture)
@@ -394,6 +414,11 @@ def _classes_of(session: AnnotationSession, named: Iterable[tuple[str, str | Non
             new.append(class_list.made(dataset, name, color, None))
             dataset = dataset.model_copy(update={"classes": (*dataset.classes, new[-1])})
     return new
+
+
+def _stage(step: Step, number: int, of: int) -> Step:
+    """One of several stages, each an equal part of the way."""
+    return lambda done, total: step(number * total + done, of * total)
 
 
 def _refuse(source: Path, problems: Sequence[str]) -> None:

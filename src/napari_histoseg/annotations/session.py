@@ -21,6 +21,7 @@ from napari_histoseg.annotations.places import Places, SlideRef, key_of
 from napari_histoseg.annotations.shelf import Shelf
 from napari_histoseg.annotations.work import Changed, Work
 from napari_histoseg.errors import DatasetError
+from napari_histoseg.results.files import Step, no_step
 from napari_histoseg.slide.geometry import Box
 from napari_histoseg.slide.slide import check_mpp
 
@@ -237,6 +238,7 @@ class AnnotationSession:
         items: Sequence[tuple[Patch, NDArray[np.uint8] | None]],
         images: Mapping[int, Path] | None = None,
         classes: Sequence[PatchClass] = (),
+        step: Step = no_step,
     ) -> list[Annotation]:
         """Add many patches in one step, with new classes; what importers do.
 
@@ -250,6 +252,8 @@ class AnnotationSession:
             By place in ``items``: the picture to copy into the dataset. Undo leaves it there.
         classes : sequence of PatchClass
             New ones.
+        step : callable
+            Called with (files written, files in all) before each; when it raises, nothing is added.
 
         Returns
         -------
@@ -267,7 +271,7 @@ class AnnotationSession:
                 copies[named["image"]] = picture
             patches.append(patch.model_copy(update=named))
         everything = (*self.dataset.patches, *patches)
-        self._work.change(sentence, files, copies, patches=everything, classes=(*self.classes, *classes))
+        self._work.change(sentence, files, copies, step, patches=everything, classes=(*self.classes, *classes))
         self._next += len(items)
         return [annotation(self.dataset, p, self._work.tallies) for p in patches]
 

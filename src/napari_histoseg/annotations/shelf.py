@@ -20,7 +20,7 @@ from napari_histoseg.annotations.dataset import FILE_NAME, PatchDataset, write_d
 from napari_histoseg.annotations.history import Files
 from napari_histoseg.annotations.masks import Painted
 from napari_histoseg.errors import DatasetError, ResultError
-from napari_histoseg.results.files import atomic, storage_errors
+from napari_histoseg.results.files import Step, atomic, no_step, storage_errors
 from napari_histoseg.results.lock import NAME as LOCK_NAME
 from napari_histoseg.results.lock import Lock
 
@@ -77,7 +77,7 @@ class Shelf:
         except FileNotFoundError:
             return None
 
-    def write(self, dataset: PatchDataset, files: Files, copies: Mapping[str, Path] = MappingProxyType({})) -> None:
+    def write(self, dataset: PatchDataset, files: Files, copies: Mapping[str, Path] = MappingProxyType({}), step: Step = no_step) -> None:
         """Bring a step to the disk; when it returns the step outlives a kill and a power cut.
 
         Parameters
@@ -87,6 +87,8 @@ class Shelf:
             Masks by name; None deletes.
         copies : mapping of str to Path
             Files from elsewhere, by their name here.
+        step : callable
+            Called before each file; what it raises leaves the folder as it was before.
 
         Raises
         ------
@@ -103,10 +105,12 @@ class Shelf:
         with storage_errors(self.folder, REMEDY), self._undone_on_error(new):
             if new and self._written is not None:
                 self._write_list(self._written, new)
-            for name, source in copies.items():
+            for number, (name, source) in enumerate(copies.items()):
+                step(number, len(copies) + len(kept))
                 with source.open("rb") as original, self._placed(name) as file:
                     shutil.copyfileobj(original, file, 1 << 20)
-            for name, painted in kept.items():
+            for number, (name, painted) in enumerate(kept.items(), len(copies)):
+                step(number, len(copies) + len(kept))
                 with self._placed(name) as file:
                     file.write(painted.png)
             if dataset != self._written or new or gone:

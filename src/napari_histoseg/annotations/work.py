@@ -17,6 +17,7 @@ from napari_histoseg.annotations.history import Change, Files, History
 from napari_histoseg.annotations.opening import Opened
 from napari_histoseg.annotations.places import Places
 from napari_histoseg.annotations.shelf import Shelf
+from napari_histoseg.results.files import Step, no_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +63,26 @@ class Work:
 
     # -- steps -------------------------------------------------------------------------------------
 
-    def change(self, sentence: str, files: Files | None = None, copies: Mapping[str, Path] | None = None, **values: Any) -> None:
+    def change(
+        self, sentence: str, files: Files | None = None, copies: Mapping[str, Path] | None = None, step: Step = no_step, **values: Any
+    ) -> None:
         """A step to a dataset with other ``values``."""
-        self.become(self.dataset.model_copy(update=values), sentence, files, copies)
+        self.become(self.dataset.model_copy(update=values), sentence, files, copies, step)
 
-    def become(self, dataset: PatchDataset, sentence: str, files: Files | None = None, copies: Mapping[str, Path] | None = None) -> None:
+    def become(
+        self, dataset: PatchDataset, sentence: str, files: Files | None = None, copies: Mapping[str, Path] | None = None, step: Step = no_step
+    ) -> None:
         """A step to a dataset and contents of files, on the disk when it returns.
 
-        ``copies`` are brought into the folder from elsewhere, and stay there when the step is undone.
+        ``copies`` are brought into the folder from elsewhere, and stay there when the step is undone. ``step`` hears of each
+        file that is written, and may stop it.
         """
         files = files or {}
         if dataset == self.dataset and not files:
             return
         old = {name: self._painted.get(name) or self._shelf.read(name) for name in files}
         change = Change(sentence, self.dataset, dataset, old, files)
-        self._apply(dataset, files, copies or {})
+        self._apply(dataset, files, copies or {}, step)
         self._history.add(change)
         self._announce(change)
 
@@ -121,11 +127,11 @@ class Work:
         self._announce(change)
         return f"Redid: {change.sentence}."
 
-    def _apply(self, dataset: PatchDataset, files: Files, copies: Mapping[str, Path] = MappingProxyType({})) -> None:
+    def _apply(self, dataset: PatchDataset, files: Files, copies: Mapping[str, Path] = MappingProxyType({}), step: Step = no_step) -> None:
         """To the disk first; what is in memory follows only what was written."""
         painted = {name: mask for name, mask in files.items() if mask is not None}
         dataset = self._places.settled(dataset)
-        self._shelf.write(dataset, files, copies)
+        self._shelf.write(dataset, files, copies, step)
         self.dataset = dataset
         # Counts of masks that are gone stay: a thread that draws a picture may still look at them.
         self.tallies |= {name: mask.tally for name, mask in painted.items()}

@@ -12,6 +12,7 @@ from napari_histoseg.annotations.session import AnnotationSession
 from napari_histoseg.gui.annotatebar import PlaceBar, ToolBar
 from napari_histoseg.gui.annotateclasses import ClassTable
 from napari_histoseg.gui.annotatedata import DatasetRow
+from napari_histoseg.gui.annotateimport import ImportBar
 from napari_histoseg.gui.annotatekeys import main_window
 from napari_histoseg.gui.annotatelayers import warm_colors
 from napari_histoseg.gui.annotatepatch import PatchList
@@ -57,6 +58,7 @@ class AnnotationPanel(QWidget):
         self.bar = ToolBar(self.desk, self.tools)
         self.classes = ClassTable(self.desk)
         self.list = PatchList(self.desk, self.room.patches)
+        self.importing = ImportBar(self.desk)
         self.message = QLabel()
         self.message.setWordWrap(True)
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -69,7 +71,7 @@ class AnnotationPanel(QWidget):
         ]
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for part in (self._parts[0], self.message, *self._parts[1:]):
+        for part in (self._parts[0], self.importing, self.message, *self._parts[1:]):
             layout.addWidget(part)
         self._connect()
         self.room.join(self)

@@ -13,7 +13,7 @@ from qtpy.QtCore import QObject
 from napari_histoseg.annotations.dataset import FILE_NAME
 from napari_histoseg.errors import DatasetError, HistosegError
 from napari_histoseg.gui.annotateload import PatchLoader
-from napari_histoseg.gui.background import in_background
+from napari_histoseg.gui.background import in_background, in_steps
 from napari_histoseg.gui.layers import KEY
 from napari_histoseg.gui.qt import Signal
 from napari_histoseg.slide import Slide
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from napari_histoseg.annotations.entries import Annotation
     from napari_histoseg.annotations.session import AnnotationSession
     from napari_histoseg.annotations.work import Changed
+    from napari_histoseg.gui.jobs import Job
+    from napari_histoseg.results.files import Step
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,8 @@ class Book(QObject):
         self.loader = PatchLoader(self)
         self.busy = False
         """A dataset is being opened, or something imported into it."""
+        self.job: Job | None = None
+        """The import under way, which can be cancelled."""
         self.chosen: str | None = None
         """The patch in hand."""
         self._patches: dict[str, Annotation] = {}
@@ -109,6 +113,17 @@ class Book(QObject):
         self._be_busy(True)
         job = in_background(title, work, done, self.problem.emit, self)
         job.ended.connect(lambda: self._be_busy(False))
+
+    def in_turns(self, title: str, work: Callable[[Step], Any], done: Callable[[Any], None], cancelled: str) -> None:
+        """The same for work that says how far it is, and can be cancelled, which is said in the words of ``cancelled``."""
+        self.job = in_steps(title, work, done, self.problem.emit, self)
+        self.job.cancelled.connect(partial(self.said.emit, cancelled))
+        self.job.ended.connect(self._end_turns)
+        self._be_busy(True)
+
+    def _end_turns(self) -> None:
+        self.job = None
+        self._be_busy(False)
 
     def _be_busy(self, busy: bool) -> None:
         self.busy = busy

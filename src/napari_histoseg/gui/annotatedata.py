@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QMenu, QPushButton, QVBoxLayout, QWidget
 
+from napari_histoseg.gui.annotateimport import AskRegions
 from napari_histoseg.gui.annotatenew import NewDataset
 from napari_histoseg.gui.background import in_background
 from napari_histoseg.gui.folders import FolderPicker
 from napari_histoseg.gui.parts import button
 
 if TYPE_CHECKING:
-    from napari_histoseg.annotations.imports import ImportReport, Kind
+    from napari_histoseg.annotations.imports import ImportReport, Kind, Outside
     from napari_histoseg.annotations.places import SlideRef
     from napari_histoseg.gui.annotatedesk import Desk
+    from napari_histoseg.results.files import Step
 
 GEOJSON, MASKS, CLASSES = "QuPath GeoJSON of this slide…", "Folder of images and masks…", "Folder with a folder for each class…"
 
@@ -162,10 +164,15 @@ class DatasetRow(QWidget):
         self.look_for_slides()
 
     def ask_geojson(self) -> None:
-        """Ask for a GeoJSON file and bring its regions in."""
+        """Ask for a GeoJSON file and what to make of it, and bring its regions in."""
         chosen, _ = QFileDialog.getOpenFileName(self, "Import regions", "", "GeoJSON (*.geojson *.json *.geojson.gz *.json.gz)")
-        if chosen:
-            self._desk.do(lambda: self.import_geojson(Path(chosen)))
+        if not chosen:
+            return
+        slide = self._desk.slide
+        dialog = AskRegions(Path(chosen), self._desk.group_here() or ("" if slide is None else Path(slide.name).stem), self)
+        if dialog.exec():
+            outside, group = dialog.values()
+            self._desk.do(lambda: self.import_geojson(Path(chosen), outside, group))
 
     def ask_folder(self, kind: Kind) -> None:
         """Ask for a folder of annotated images and bring them in."""
@@ -174,25 +181,25 @@ class DatasetRow(QWidget):
 
     # -- importing ------------------------------------------------------------------------------------------------------
 
-    def import_geojson(self, path: Path) -> None:
-        """Regions of the slide that is annotated become painted patches."""
+    def import_geojson(self, path: Path, outside: Outside = "unlabeled", group: str | None = None) -> None:
+        """Regions of the slide that is annotated become painted patches; see `annotations.imports.import_geojson`."""
         from napari_histoseg.annotations.imports import import_geojson
 
         session, slide = self._desk.require(), self._desk.require_slide()
         side = self._desk.patch_px * session.mpp
-        self._import(path, lambda: import_geojson(session, slide, path, patch_um=side))
+        self._import(path, lambda step: import_geojson(session, slide, path, patch_um=side, outside=outside, group=group, step=step))
 
     def import_folder(self, path: Path, kind: Kind) -> None:
         """Annotated images become patches; they are copied into the dataset."""
         from napari_histoseg.annotations.imports import import_folder
 
         session = self._desk.require()
-        self._import(path, lambda: import_folder(session, path, kind=kind))
+        self._import(path, lambda step: import_folder(session, path, kind=kind, step=step))
 
-    def _import(self, path: Path, work: Callable[[], Any]) -> None:
+    def _import(self, path: Path, work: Callable[[Step], Any]) -> None:
         self._desk.choose(None)
-        self._desk.said.emit(f"Importing {path.name}…")
-        self._desk.in_thread(f"Importing {path.name}", work, partial(self._imported, path))
+        self._desk.said.emit("")
+        self._desk.in_turns(f"Importing {path.name}", work, partial(self._imported, path), f"Cancelled. Nothing was imported from {path.name}.")
 
     def _imported(self, path: Path, report: ImportReport) -> None:
         n = len(report.added)

@@ -333,18 +333,18 @@ class Desk(Book):
     def new_mask_patch(self) -> None:
         """Place a patch for painting in the middle of the view and open it."""
         box = self.box_at(np.array(self.viewer.scene.camera.center[-2:], float))
-        patch = self.require().add_mask_patch(self.require_slide(), box, group=self._group())
+        patch = self.require().add_mask_patch(self.require_slide(), box, group=self.group_here())
         self.choose(patch.id)
         self.fly_to(patch.id)
         self.said.emit(patch.notice or f"Patch {patch.id} is there. Choose a class with its key and paint; every stroke is saved.")
 
     def new_label_patch(self, world: Any) -> None:
         """Place a patch around a world point, for the class that is given next."""
-        patch = self.require().add_label_patch(self.require_slide(), self.box_at(world), None, group=self._group())
+        patch = self.require().add_label_patch(self.require_slide(), self.box_at(world), None, group=self.group_here())
         self.choose(patch.id)
         self.said.emit("Press 1–9 for its class; Shift with a number adds a further one.")
 
-    def _group(self) -> str | None:
+    def group_here(self) -> str | None:
         """Patches of a slide belong to one patient: what was said of one holds for the next."""
         here = self.here()
         return here[-1].patch.group if here else None
