@@ -171,7 +171,7 @@ def watch_run(events: Iterator[RunEvent], progress: Progress) -> Finished:
     KeyboardInterrupt
         On Ctrl-C.
     """
-    from napari_histoseg.predict.events import Finished, Notice, Started, TileDone
+    from napari_histoseg.predict.events import Finished, Fitting, Notice, Started, TileDone
 
     with closing(until_stopped(events)) as going:
         for event in going:
@@ -181,6 +181,10 @@ def watch_run(events: Iterator[RunEvent], progress: Progress) -> Finished:
                     before = f", {event.done} of them done before" if event.done else ""
                     where = f"{event.mpp:.3g} µm/px on {event.device} ({event.precision})"
                     progress.note(f"{event.total} tiles at {where}{before}")
+                case Fitting():
+                    if event.done in (0, event.total):
+                        progress.start(0)
+                    progress.update(event.done, event.total, f"learning from the slide: {event.done}/{event.total}")
                 case TileDone():
                     found = f", {event.n_objects} objects" if event.n_objects else ""
                     text = f"{event.done}/{event.total} tiles{found}"

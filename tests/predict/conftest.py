@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from pydantic import Field
 from scipy import ndimage
 
 from napari_histoseg import methods
-from napari_histoseg.methods.base import MethodSpec, TileFrame, TileOutput
+from napari_histoseg.methods.base import MethodSpec, Survey, TileFrame, TileOutput
 from napari_histoseg.methods.settings import RunSettings
 from napari_histoseg.slide import Box
 
@@ -31,16 +31,17 @@ class BlobModel:
     mpp = 0.5
     halo_px = 32
     stride_px = 16
-    samples = 0
     weights: dict[str, Any] | None = None
     classes = [{"value": 1, "name": "blob", "color": "#ff0000"}]
 
-    def __init__(self, settings: BlobSettings) -> None:
-        self.settings = settings
-        self.seen: list[int] = []
+    def __init__(self, settings: BlobSettings, steps: int = 0, given: Any = None) -> None:
+        self.settings, self.steps, self.given = settings, steps, given
+        self.surveys: list[Survey] = []
 
-    def fit(self, samples: Sequence[NDArray[np.uint8]]) -> None:
-        self.seen.append(len(samples))
+    def fit(self, survey: Survey) -> Iterator[tuple[int, int]]:
+        self.surveys.append(survey)
+        for step in range(self.steps):
+            yield step, self.steps - 1
 
     def forward(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return images.mean(3, dtype=np.float32)[:, None]
@@ -64,6 +65,12 @@ class BlobModel:
             }
         )
         chance = (255 - raw[0][keep.relative_to(read).slices]).astype(np.uint8)
+        if self.given is not None:
+            inside = read.intersect(self.given.frame)
+            out = np.zeros(read.shape, np.uint32)
+            out[inside.relative_to(read).slices] = self.given.labels[inside.relative_to(self.given.frame).slices].compute()
+            table["id"] = [out[int(y), int(x)] for y, x in centers[mine]]
+            return TileOutput((read, out), table.sort_values("id"), (keep, chance), own_ids=True)
         return TileOutput((read, out), table, (keep, chance))
 
     def finish(self, objects: pd.DataFrame) -> pd.DataFrame:
@@ -77,12 +84,13 @@ class BlobMethod:
 
     def __init__(self) -> None:
         self.models: list[BlobModel] = []
+        self.steps, self.given = 0, None
 
     def prepare(self, slide: Any, settings: Any, weights: Path | None) -> Any:
         return slide
 
     def load(self, settings: Any, weights: Path | None, device: Any, precision: Any) -> BlobModel:
-        self.models.append(BlobModel(settings))
+        self.models.append(BlobModel(settings, self.steps, self.given))
         return self.models[-1]
 
 

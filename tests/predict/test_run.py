@@ -13,7 +13,7 @@ from scipy import ndimage
 
 import napari_histoseg as hs
 from napari_histoseg.errors import PixelSizeError, RegionError, ResultError, RunError, SettingsError, TileError
-from napari_histoseg.predict.events import Finished, Notice, Started, TileDone
+from napari_histoseg.predict.events import Finished, Fitting, Notice, Started, TileDone
 from napari_histoseg.slide import Box
 
 FAST = {"tile_px": 128, "tissue_only": False}
@@ -143,10 +143,9 @@ def test_an_unreadable_tile_is_listed_and_the_run_goes_on(
 
 
 def test_samples_come_from_tiles_that_can_be_read(blobs: Any, picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
-    from napari_histoseg.predict.plan import make_plan, sample_tissue
-
     slide = opened(picture)
-    plan = make_plan(slide, blobs.load(None, None, None, None), blobs.spec.settings(**FAST))
+    hs.run("blobs", slide, **FAST)
+    survey = blobs.models[-1].surveys[-1]
     read = slide.read_at
     reads: list[Box] = []
 
@@ -157,14 +156,37 @@ def test_samples_come_from_tiles_that_can_be_read(blobs: Any, picture: NDArray[n
         return read(mpp, box)
 
     monkeypatch.setattr(slide, "read_at", failing)
-    assert len(sample_tissue(slide, plan, 8, seed=1)) == 8 and len({*reads}) == 16
+    tissue = survey.tissue(8)
+    assert [t.shape for t in tissue] == [f.tile.keep.shape + (3,) for f in survey.frames[1:16:2]] and len({*reads}) == 16
 
     def broken(mpp: float, box: Box) -> NDArray[np.uint8]:
         raise TileError("slide.svs, level 0: the JPEG data are damaged.")
 
     monkeypatch.setattr(slide, "read_at", broken)
     with pytest.raises(RunError, match="None of the 40 tiles with tissue could be read"):
-        sample_tissue(slide, plan, 8, seed=1)
+        survey.tissue(8)
+
+
+def test_fitting_is_said_before_the_first_tile_and_resuming_fits_the_same(
+    blobs: Any, picture: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blobs, "steps", 3)
+    events = hs.iter_run("blobs", opened(picture), out=tmp_path / "r", seed=4, **FAST)
+    head = [next(events) for _ in range(5)]
+    assert [type(e) for e in head[:5]] == [Started, *[Fitting] * 3, TileDone]
+    assert [(e.done, e.total) for e in head if isinstance(e, Fitting)] == [(0, 2), (1, 2), (2, 2)]
+    events.close()
+    hs.run("blobs", opened(picture), out=tmp_path / "r", resume=True, seed=4, **FAST)
+    first, again = (blobs.models[i].surveys[0].frames for i in (-2, -1))
+    assert first == again and first[0].tile.index != 0
+
+
+def test_ids_that_were_given_are_kept(blobs: Any, picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = hs.run("blobs", opened(picture), **FAST)
+    monkeypatch.setattr(blobs, "given", plain)
+    kept = hs.run("blobs", opened(picture), **FAST)
+    assert kept.objects["id"].tolist() == plain.objects["id"].tolist()
+    assert np.array_equal(kept.labels.compute(), plain.labels.compute())
 
 
 def test_a_bug_in_a_method_is_a_plain_error_and_keeps_what_is_done(

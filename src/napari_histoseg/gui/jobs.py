@@ -19,7 +19,7 @@ from qtpy.QtCore import QObject, QThreadPool
 
 from napari_histoseg.errors import HistosegError
 from napari_histoseg.gui.qt import Signal
-from napari_histoseg.predict.events import Finished, Notice, RunEvent, Started, TileDone
+from napari_histoseg.predict.events import Finished, Fitting, Notice, RunEvent, Started, TileDone
 from napari_histoseg.slide import Box
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class _Pace:
         self.committed = now
         return True
 
-    def progress(self, piece: TileDone | Part) -> Progress:
+    def progress(self, piece: TileDone | Part | Fitting) -> Progress:
         fresh = piece.done - self.begun_with
         spent = time.perf_counter() - self.begun_at
         left = spent / fresh * (piece.total - piece.done) if fresh > 0 else None
@@ -300,8 +300,9 @@ def _messages(
             if pace.due():
                 yield replace(last, stored=fresh)
                 last, fresh = None, False
-        elif isinstance(event, Part):
-            if event.done == 0:
+        elif isinstance(event, (Part, Fitting)):
+            # What comes after fitting is reckoned anew.
+            if event.done in (0, event.total):
                 pace.begin(0)
             if pace.due():
                 yield pace.progress(event)

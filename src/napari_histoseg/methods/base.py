@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_histoseg.errors import RunError, TileError
 from napari_histoseg.slide.geometry import Box
 from napari_histoseg.tiling import Tile
 
@@ -49,6 +50,48 @@ class TileFrame:
 
 
 @dataclass(frozen=True)
+class Survey:
+    """The slide before its first tile, for what is fitted once a slide and never per tile.
+
+    Attributes
+    ----------
+    frames : sequence of TileFrame
+        The tiles that the run wants, in an order drawn by its seed: the first few come from all over the slide.
+    read : callable
+        The pixels (h, w, 3) of a tile's ``read`` box; raises `TileError` where the file is damaged.
+    folder : Path
+        The result's folder. What was fitted can be kept there, for when the run is resumed.
+    """
+
+    frames: Sequence[TileFrame]
+    read: Callable[[TileFrame], NDArray[np.uint8]]
+    folder: Path
+
+    def tissue(self, count: int) -> list[NDArray[np.uint8]]:
+        """The pixels of up to ``count`` tiles without their margins; tiles that cannot be read are passed over.
+
+        Raises
+        ------
+        RunError
+            If none can be read.
+        """
+        found: list[NDArray[np.uint8]] = []
+        for frame in self.frames:
+            try:
+                image = self.read(frame)
+            except TileError:
+                continue
+            found.append(image[frame.tile.keep.relative_to(frame.tile.read).slices])
+            if len(found) == count:
+                break
+        if not found:
+            raise RunError(
+                f"None of the {len(self.frames)} tiles with tissue could be read. The file is damaged; copy it again from its source."
+            )
+        return found
+
+
+@dataclass(frozen=True)
 class TileOutput:
     """What a method found in a tile.
 
@@ -62,12 +105,15 @@ class TileOutput:
     probability : (Box, uint8 array), optional
         Probability × 255 in ``keep``.
     image : (Box, uint8 (h, w, 3) array), optional
+    own_ids : bool
+        The ids are unique over the slide already (they were given) and are kept as they are.
     """
 
-    labels: tuple[Box, NDArray[np.int32]] | None = None
+    labels: tuple[Box, NDArray[np.int32]] | tuple[Box, NDArray[np.uint32]] | None = None
     objects: pd.DataFrame | None = None
     probability: tuple[Box, NDArray[np.uint8]] | None = None
     image: tuple[Box, NDArray[np.uint8]] | None = None
+    own_ids: bool = False
 
 
 class Model(Protocol):
@@ -81,15 +127,13 @@ class Model(Protocol):
     """Margin a tile needs, a multiple of ``stride_px``."""
     stride_px: int
     """Tiles start and end at multiples of this."""
-    samples: int
-    """Tissue samples that :meth:`fit` wants from the whole slide; 0 for none."""
     weights: dict[str, Any] | None
     """Name, file and sha256 of the weights, for the run record."""
     classes: list[dict[str, Any]]
     """Class value, name and color."""
 
-    def fit(self, samples: Sequence[NDArray[np.uint8]]) -> None:
-        """See tissue from all over the slide once, before the first tile. Never fitted per tile."""
+    def fit(self, survey: Survey) -> Iterator[tuple[int, int]]:
+        """See the slide once, before the first tile, and say how far it is: (done, total). Empty where nothing is fitted."""
 
     def forward(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(n, h, w, 3) uint8 → (n, c, h, w) float32 network output."""

@@ -45,6 +45,14 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Fitting:
+    """The model looks at the slide before the first tile: steps done, and in all."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class TileDone:
     """A tile is in the store.
 
@@ -83,4 +91,4 @@ class Finished:
     seconds: float
 
 
-RunEvent = Started | TileDone | Notice | Finished
+RunEvent = Started | Fitting | TileDone | Notice | Finished

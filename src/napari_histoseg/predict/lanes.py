@@ -91,7 +91,8 @@ def _free_memory(device: torch.device) -> int:
     return 8 * 2**30
 
 
-def _frame(work: Work, tile: Tile) -> TileFrame:
+def frame_of(work: Work, tile: Tile) -> TileFrame:
+    """Where a tile lies, as methods are told."""
     return TileFrame(tile, work.mpp, work.downsample, work.bounds)
 
 
@@ -104,7 +105,7 @@ def _side_by_side(work: Work, tiles: Iterator[Tile], say: Say) -> Generator[Done
         except TileError as problem:
             return Done(tile, None, problem)
         raw = work.model.forward(image[None])[0]
-        return Done(tile, work.model.decode(raw, image, _frame(work, tile)))
+        return Done(tile, work.model.decode(raw, image, frame_of(work, tile)))
 
     workers = _cores()
     with _single_threaded_torch(), ThreadPoolExecutor(workers, "histoseg-tile") as pool:
@@ -173,7 +174,7 @@ def _batched(work: Work, tiles: Iterator[Tile], batch: int, say: Say) -> Generat
 
 
 def _decode(work: Work, tile: Tile, image: NDArray[np.uint8], raw: NDArray[np.float32]) -> Done:
-    return Done(tile, work.model.decode(raw[:, : image.shape[0], : image.shape[1]], image, _frame(work, tile)))
+    return Done(tile, work.model.decode(raw[:, : image.shape[0], : image.shape[1]], image, frame_of(work, tile)))
 
 
 def _forward(

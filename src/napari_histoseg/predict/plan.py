@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_histoseg.errors import RegionError, RunError, TileError
+from napari_histoseg.errors import RegionError
 from napari_histoseg.slide import Box, Slide, TissueMask, is_field, tissue_mask
 from napari_histoseg.tiling import TileGrid
 
@@ -147,27 +147,3 @@ def _box_of(region: Any) -> Box:
             f"A region is four whole numbers (x, y, width, height) in level-0 pixels, a Box, or a polygon. Got {region!r} instead."
         ) from None
     return Box(x, y, width, height)
-
-
-def sample_tissue(slide: Slide, plan: Plan, count: int, seed: int) -> list[NDArray[np.uint8]]:
-    """Read ``count`` tissue tiles from all over the region, chosen by ``seed``, for what is fitted once per slide.
-
-    Tiles that cannot be read are passed over.
-
-    Raises
-    ------
-    RunError
-        If none can be read.
-    """
-    rng = np.random.default_rng(seed)
-    samples: list[NDArray[np.uint8]] = []
-    for i in rng.permutation(plan.wanted):
-        try:
-            samples.append(slide.read_at(plan.mpp, plan.grid[int(i)].keep))
-        except TileError:
-            continue
-        if len(samples) == count:
-            break
-    if not samples:
-        raise RunError(f"None of the {len(plan.wanted)} tiles with tissue could be read. The file is damaged; copy it again from its source.")
-    return samples

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from napari_histoseg import methods
 from napari_histoseg.errors import HistosegError, RunError, SettingsError
-from napari_histoseg.methods.base import TileOutput
+from napari_histoseg.methods.base import Survey, TileOutput
 from napari_histoseg.predict.device import choose_device, choose_precision
-from napari_histoseg.predict.events import Finished, Notice, RunEvent, Started, TileDone
-from napari_histoseg.predict.lanes import Done, Work, run_tiles
-from napari_histoseg.predict.plan import Plan, make_plan, sample_tissue
+from napari_histoseg.predict.events import Finished, Fitting, Notice, RunEvent, Started, TileDone
+from napari_histoseg.predict.lanes import Done, Work, frame_of, read_tile, run_tiles
+from napari_histoseg.predict.plan import Plan, make_plan
 from napari_histoseg.results.record import ClassRecord, RunRecord, SlideRecord, Status, WeightsRecord
 from napari_histoseg.results.result import Result
 from napari_histoseg.results.store import ResultStore
@@ -147,9 +147,10 @@ class _Run:
             yield self._say(reason)
         if not total:
             yield self._say("No tissue was found in the region, so nothing was computed. Set tissue_only to false to compute it all the same.")
-        if self.model.samples and left:
-            self.model.fit(sample_tissue(self.slide, plan, self.model.samples, self.settings.seed))
         work = Work(self.slide, self.model, plan.mpp, plan.downsample, Box(0, 0, *self.slide.size_at(plan.mpp)))
+        if left:
+            for fitted, steps in self.model.fit(self._survey(work)):
+                yield Fitting(fitted, steps)
         said: list[str] = []
         order = nearest_first(plan.grid, left, _working(focus, plan.downsample))
         with closing(run_tiles(work, order, device, self.settings.batch_tiles, plan.grid.tile_px, said.append)) as tiles:
@@ -161,6 +162,12 @@ class _Run:
                 else:
                     self._keep(tile, tile.output)
                 yield TileDone(tile.tile.index, tile.tile.keep, count, total, self.n_objects, time.perf_counter() - self.begun)
+
+    def _survey(self, work: Work) -> Survey:
+        """All tiles that are wanted, in the order of the seed, whatever was done before: a resumed run fits the same."""
+        order = np.random.default_rng(self.settings.seed).permutation(self.plan.wanted)
+        frames = [frame_of(work, self.plan.grid[int(i)]) for i in order]
+        return Survey(frames, lambda frame: read_tile(work, frame.tile), self.store.path)
 
     def _say(self, message: str) -> Notice:
         self.messages.append(message)
@@ -177,19 +184,17 @@ class _Run:
         labels: tuple[Box, NDArray[Any]] | None = output.labels
         if objects is not None:
             stride = id_stride(self.plan.grid.tile_px)
-            if len(objects) >= stride:
+            if len(objects) >= stride and not output.own_ids:
                 raise RunError(
                     f"Tile {done.tile.index} holds {len(objects)} objects, more than the {stride - 1} that fit: this is noise, "
                     "not tissue. Raise the threshold or the smallest area."
                 )
             inside = self._inside(objects)
             objects = objects[inside].reset_index(drop=True)
-            lookup = np.zeros(int(labels[1].max(initial=0)) + 1 if labels else 1, np.uint32)
             ids = objects["id"].to_numpy(np.int64)
-            first = done.tile.index * stride
+            first = 0 if output.own_ids else done.tile.index * stride
             if labels is not None:
-                lookup[ids] = ids + first
-                labels = (labels[0], lookup[labels[1]])
+                labels = (labels[0], _renumbered(labels[1], ids, first))
             objects = objects.assign(id=(ids + first).astype(np.uint32))
             self.n_objects += len(objects)
         self.store.add(done.tile.index, done.tile.keep, labels=labels, objects=objects, probability=output.probability, image=output.image)
@@ -208,6 +213,13 @@ class _Run:
             failed_tiles=self.failed,
         )
         return self.store.finish(status, self.model.finish)
+
+
+def _renumbered(labels: NDArray[Any], ids: NDArray[np.int64], first: int) -> NDArray[np.uint32]:
+    """The labels of the given objects (rising ids), moved up by ``first``; all others are background."""
+    place = np.minimum(np.searchsorted(ids, labels), max(len(ids) - 1, 0))
+    known = ids[place] == labels if len(ids) else np.zeros(labels.shape, bool)
+    return np.where(known, labels.astype(np.int64) + first, 0).astype(np.uint32)
 
 
 def _doubt(slide: Slide) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from napari_histoseg.errors import RegionError
-from napari_histoseg.methods.base import TileFrame, TileOutput
+from napari_histoseg.methods.base import Survey, TileFrame, TileOutput
 from napari_histoseg.methods.nuclei.config import NucleiSettings
 from napari_histoseg.methods.nuclei.decode import Decoded, decode_boundary, decode_votes
 from napari_histoseg.methods.nuclei.kernels import encode_runs
@@ -35,6 +35,8 @@ DECODE_MPP = 0.25
 VOTES_PX = {"peak_radius_px": 4, "smooth_sigma_px": 2.0, "merge_radius_px": 16.0, "reach_px": 8.0, "grow_px": 6}
 BOUNDARY_PX = {"peak_radius_px": 5, "merge_radius_px": 20.0, "smooth_sigma_px": 1.0}
 """Lengths of the two decoders, chosen on the held-out pictures of the shipped weights."""
+LOG_SAMPLES = 16
+"""Tiles of tissue from all over the slide that blob detection takes its threshold from."""
 LOG_MPP = 0.5
 """Blob detection needs no finer pixels, and is four times cheaper at this size than at 0.25."""
 
@@ -156,20 +158,20 @@ class NucleiModel:
         forward: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
         find: Callable[[NDArray[np.float32], float], tuple[Decoded, NDArray[np.float32]]],
         weights: dict[str, Any] | None = None,
-        samples: int = 0,
-        fit: Callable[[Sequence[NDArray[np.uint8]]], None] | None = None,
+        fit: Callable[[Survey], None] | None = None,
         halo_px: int = HALO_PX,
     ) -> None:
-        self.settings, self.mpp, self.weights, self.samples = settings, mpp, weights, samples
+        self.settings, self.mpp, self.weights = settings, mpp, weights
         self.halo_px = halo_px
         self.forward = forward
         self._find = find
         self._fit = fit
 
-    def fit(self, samples: Sequence[NDArray[np.uint8]]) -> None:
+    def fit(self, survey: Survey) -> Iterator[tuple[int, int]]:
         """Blob detection takes its threshold from tissue all over the slide; networks need nothing."""
         if self._fit is not None:
-            self._fit(samples)
+            self._fit(survey)
+        return iter(())
 
     def decode(self, raw: NDArray[np.float32], image: NDArray[np.uint8], frame: TileFrame) -> TileOutput:
         """Labels, object table and probability map of one tile."""
@@ -244,9 +246,9 @@ def _load_log(settings: NucleiSettings) -> NucleiModel:
 
     model: list[log.LogModel] = []
 
-    def fit(samples: Sequence[NDArray[np.uint8]]) -> None:
+    def fit(survey: Survey) -> None:
         with suppress(RegionError):  # nothing but glass: nothing is found
-            model[:] = [log.fit_log(list(samples), LOG_MPP)]
+            model[:] = [log.fit_log(survey.tissue(LOG_SAMPLES), LOG_MPP)]
 
     def forward(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Blob detection works on pixels: the picture goes through as it is."""
@@ -259,5 +261,5 @@ def _load_log(settings: NucleiSettings) -> NucleiModel:
         return log.segment_log(image, model[0], mpp=mpp, min_area_um2=settings.min_area_um2)
 
     halo = -(-round(log.halo_um() / LOG_MPP) // MARGIN_STRIDE) * MARGIN_STRIDE
-    return NucleiModel(settings, LOG_MPP, forward, find, samples=16, fit=fit, halo_px=halo)
+    return NucleiModel(settings, LOG_MPP, forward, find, fit=fit, halo_px=halo)
 

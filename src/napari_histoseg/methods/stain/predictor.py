@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from napari_histoseg.methods.base import TileFrame, TileOutput
+from napari_histoseg.methods.base import Survey, TileFrame, TileOutput
 
 
 class StainModel:
@@ -18,12 +18,12 @@ class StainModel:
     mpp: float | None = None
     halo_px = 0
     stride_px = 1
-    samples = 0
     weights: dict[str, Any] | None = None
     classes: list[dict[str, Any]] = []
 
-    def fit(self, samples: Sequence[NDArray[np.uint8]]) -> None:
+    def fit(self, survey: Survey) -> Iterator[tuple[int, int]]:
         """Nothing: the slide was measured before."""
+        return iter(())
 
     def forward(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Nothing to compute: (n, 0, h, w)."""
