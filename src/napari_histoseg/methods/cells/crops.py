@@ -34,7 +34,7 @@ LARGEST_UM = 100.0
 GLASS = 255
 MOST_AT_ONCE = 4096
 PER_TILE = 64
-"""Objects of a random sample that are taken from a tile that is read."""
+"""Objects of a random sample that are taken together, from a tile or two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +264,7 @@ def iter_crops(
     ids : int (n,), optional
         Only these objects.
     sample : int, optional
-        Only so many objects, drawn at random with equal chances, and evenly over the slide from as few tiles as that allows.
+        Only so many objects, drawn at random, evenly over the slide and from few tiles (`sample_of`).
     seed : int
         Of the sample.
     measure : callable, optional
@@ -354,8 +354,7 @@ def _measured(
 def sample_of(index: ObjectIndex, positions: Int64, n: int, side: float, seed: int = 0) -> Int64:
     """A random sample of objects from a few tiles spread evenly over the slide; each has the same chance.
 
-    Tiles are drawn systematically along a winding path, with a chance proportional to their objects, and each
-    gives the same number.
+    Every so many objects along a path that winds through the tiles, a few that follow each other are taken.
 
     Parameters
     ----------
@@ -378,18 +377,14 @@ def sample_of(index: ObjectIndex, positions: Int64, n: int, side: float, seed: i
     rng = np.random.default_rng(seed)
     rows, columns = _tiles(index, positions, side)
     winding = np.where(rows % 2, -columns, columns)
-    # Objects of a tile in random order, so that the first of them are a sample.
-    order = np.lexsort((rng.permutation(len(positions)), winding, rows))
-    starts = np.flatnonzero(np.r_[True, (np.diff(rows[order]) | np.diff(winding[order])) != 0])
-    counts = np.diff(np.r_[starts, len(order)])
-    draws = -(-n // PER_TILE)
-    hits = np.searchsorted(np.cumsum(counts), (rng.random() + np.arange(draws)) * len(order) / draws, side="right")
-    quotas = np.full(draws, n // draws) + (rng.permutation(draws) < n % draws)
-    quota = np.bincount(np.minimum(hits, len(counts) - 1), weights=quotas, minlength=len(counts)).astype(np.int64)
-    rank = np.arange(len(order)) - np.repeat(starts, counts)
-    first = rank < np.repeat(np.minimum(quota, counts), counts)
-    # Tiles with few objects leave gaps: filled from tiles that are read anyway, then from anywhere.
-    spare = np.flatnonzero(~first)
-    anyway = np.repeat(quota > 0, counts)[spare]
-    more = spare[np.lexsort((rng.random(len(spare)), ~anyway))][: n - int(first.sum())]
-    return np.sort(positions[order[np.r_[np.flatnonzero(first), more]]])
+    # Along the path, and within a tile in random order: what follows each other fills few tiles.
+    path = np.roll(np.lexsort((rng.permutation(len(positions)), winding, rows)), int(rng.integers(len(positions))))
+    parts = -(-n // PER_TILE)
+    begins = np.arange(parts) * len(path) // parts
+    sizes = np.full(parts, n // parts) + (rng.permutation(parts) < n % parts)
+    chosen = np.zeros(len(path), bool)
+    for begin, size in zip(begins.tolist(), sizes.tolist(), strict=True):
+        chosen[begin : begin + size] = True
+    # Where nearly all are wanted, parts may meet.
+    chosen[rng.permutation(np.flatnonzero(~chosen))[: n - int(chosen.sum())]] = True
+    return np.sort(positions[path[chosen]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterator
@@ -149,10 +150,14 @@ def covering_scale(shape: tuple[int, int], slide: Slide) -> tuple[float, float] 
     if not (height and width):
         return None
     x, y = slide.width / width, slide.height / height
-    for factor in (float(max(round(x), 1)), 1.0 / max(round(1 / x), 1)):
-        # Whole steps of a pyramid, rounded up, down or to the nearest.
-        if abs(width * factor - slide.width) < max(factor, 1) and abs(height * factor - slide.height) < max(factor, 1):
-            return factor, factor
+    if width % slide.width == 0 and height == width // slide.width * slide.height:
+        return x, y
+    # Whole steps of a pyramid, rounded up or down: almost always powers of two.
+    steps = range(max(math.floor(min(x, y)), 1), math.ceil(max(x, y)) + 1)
+    fitting = [n for n in steps if abs(width * n - slide.width) < n and abs(height * n - slide.height) < n]
+    if fitting:
+        step = float(min(fitting, key=lambda n: (n & (n - 1) != 0, abs(n - x) + abs(n - y))))
+        return step, step
     rounding = max(1 / width, 1 / height)
     return (x, y) if abs(x / y - 1) <= SQUARE + rounding else None
 
