@@ -225,7 +225,8 @@ def _one_line(found: dict[str, Any]) -> str:
     parts.append(f"{found['area_mm2']:.4g} mm²")
     if found["density_per_mm2"] is not None:
         parts.append(f"{found['density_per_mm2']:.0f} per mm²")
-    parts += [f"{name} {row['area_mm2']:.4g} mm²" for name, row in found.get("classes", {}).items()]
+    for name, row in found.get("classes", {}).items():
+        parts.append(f"{name} {row['area_mm2']:.4g} mm²" if "area_mm2" in row else f"{name} {row['objects']}")
     if found["failed_tiles"]:
         parts.append(f"{len(found['failed_tiles'])} of {found['tiles']} tiles could not be read")
     return f"{', '.join(parts)}, {found['seconds']:.1f} s on {found['device']}: {found['result']}"

@@ -23,7 +23,8 @@ def summarize(slide: Slide, result: Result, seconds: float) -> dict[str, Any]:
     record = result.record
     area = examined_mm2(slide, result)
     objects = len(result.objects) if result.has_objects else None
-    classes = {"classes": _classes(result)} if is_class_map(result) else {}
+    named = _classes(result)
+    classes = {"classes": named} if named else {}
     return {
         "result": str(result.path),
         "method": record.method,
@@ -42,9 +43,18 @@ def summarize(slide: Slide, result: Result, seconds: float) -> dict[str, Any]:
 
 
 def _classes(result: Result) -> dict[str, dict[str, float]]:
-    """Area and share of each class of a class map."""
+    """Area and share of each class of a class map; count and share of each class of objects, where there are several."""
+    if not is_class_map(result):
+        return _counts(result) if result.has_objects and len(result.classes) > 1 else {}
     rows = class_areas(result).set_index("class")[["area_mm2", "share"]]
     return {str(name): {"area_mm2": float(row.area_mm2), "share": float(row.share)} for name, row in rows.iterrows()}
+
+
+def _counts(result: Result) -> dict[str, dict[str, float]]:
+    found = result.objects["class"].value_counts()
+    counts = {c.name: int(found.get(c.name, 0)) for c in result.classes}
+    total = max(sum(counts.values()), 1)
+    return {name: {"objects": count, "share": count / total} for name, count in counts.items()}
 
 
 def examined_mm2(slide: Slide, result: Result) -> float:

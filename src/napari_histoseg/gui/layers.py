@@ -179,7 +179,7 @@ def probability_layer(
 
 def result_layers(result: Result) -> list[LayerData]:
     """The layers of a stored result, placed over its slide."""
-    from napari_histoseg.results.classmap import is_class_map
+    from napari_histoseg.results.classmap import is_class_map, stored_classes
 
     record = result.record
     arrays = result.arrays()
@@ -192,7 +192,7 @@ def result_layers(result: Result) -> list[LayerData]:
         layers.append(probability_layer(arrays["probability"], name=name, metadata=dict(metadata), **common))
     if arrays.get("labels"):
         name = f"{record.method.capitalize()} of {record.slide.name}"
-        classes = record.classes if is_class_map(result) else ()
+        classes = stored_classes(result) if is_class_map(result) else ()
         data, keywords, kind = labels_layer(arrays["labels"], name=name, metadata=dict(metadata), classes=classes, **common)
         if result.has_objects:
             keywords["features"] = status_table(result.objects)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -173,3 +174,34 @@ class Method(Protocol):
 
     def train_task(self, dataset: Path | PatchDataset, settings: TrainSettings) -> TrainTask:
         """The training task over a patch dataset; raises where the method has no training."""
+
+class MethodPackage:
+    """A method that is a package here, named as its spec is; its modules are imported when they are needed, and torch with them.
+
+    The package has the modules ``predictor``, with ``load(settings, weights, device, precision)``, and ``train``, with
+    ``task_from_dataset(dataset, settings)``. A method that differs overrides what differs.
+    """
+
+    def __init__(self, spec: MethodSpec) -> None:
+        self.spec = spec
+
+    def prepare(self, slide: Slide, settings: RunSettings, weights: Path | None) -> Slide:
+        """The slide as it is."""
+        return slide
+
+    def load(
+        self, settings: RunSettings, weights: Path | None, device: torch.device, precision: torch.dtype
+    ) -> Model:
+        """Build the model that the settings and the weights name."""
+        assert isinstance(settings, self.spec.settings)
+        model: Model = self._module("predictor").load(settings, weights, device, precision)
+        return model
+
+    def train_task(self, dataset: Path | PatchDataset, settings: TrainSettings) -> TrainTask:
+        """The training task over a patch dataset; see the package's ``task_from_dataset``."""
+        assert self.spec.training is not None and isinstance(settings, self.spec.training)
+        task: TrainTask = self._module("train").task_from_dataset(dataset, settings)
+        return task
+
+    def _module(self, name: str) -> Any:
+        return import_module(f"{__package__}.{self.spec.name}.{name}")

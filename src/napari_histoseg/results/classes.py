@@ -301,6 +301,8 @@ class BookReader:
 
     def _take(self, book: Book | None) -> None:
         if book is None:
+            # A book that begins anew names its files anew.
+            self._files, self._folded = {}, ((), Moves())
             self._book, self._state = None, _state(Book(base=self.first), Moves(), plain=True)
             return
         files = tuple(page.objects for page in book.pages if page.objects is not None)

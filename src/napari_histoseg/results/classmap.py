@@ -32,7 +32,21 @@ def is_class_map(result: Result) -> bool:
 
 def classes_of(result: Result) -> list[ClassRecord]:
     """The classes that are regions of their own: all but the background, which has the value 0."""
-    return [c for c in result.record.classes if c.value]
+    return [c for c in result.classes if c.value]
+
+
+def stored_classes(result: Result) -> list[ClassRecord]:
+    """Every value that pixels have, with the name and color that it is shown with; without those that are shown as background."""
+    return [shown.model_copy(update={"value": value}) for value, shown in result.class_of.items() if shown.value or not value]
+
+
+def as_shown(result: Result, labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Class values with merged classes made one; values that no class has stay."""
+    shown = labels.copy()
+    for value, now in result.class_of.items():
+        if now.value != value:
+            shown[labels == value] = now.value
+    return shown
 
 
 def class_areas(result: Result, step: Step = no_step) -> pd.DataFrame:
@@ -48,7 +62,10 @@ def class_areas(result: Result, step: Step = no_step) -> pd.DataFrame:
     counts = np.zeros(256, np.int64)
     for _, block in blocks(result.labels, step):
         counts += np.bincount(block.ravel(), minlength=256)[:256]
-    pixels = np.array([counts[c.value] for c in classes], np.int64)
+    shown = np.zeros_like(counts)
+    for value, now in result.class_of.items():
+        shown[now.value] += counts[value]
+    pixels = np.array([shown[c.value] for c in classes], np.int64)
     return pd.DataFrame(
         {
             "value": [c.value for c in classes],
@@ -89,7 +106,8 @@ def regions(result: Result, step: Step = no_step) -> Iterator[tuple[ClassRecord,
     """Every connected region of a class: its exact outline along pixel edges, with holes, in level-0 pixels."""
     classes = {c.value: c for c in classes_of(result)}
     parts: dict[int, list[Any]] = {value: [] for value in classes}
-    for box, block in blocks(result.labels, step):
+    for box, stored in blocks(result.labels, step):
+        block = as_shown(result, stored)
         for value in np.intersect1d(np.unique(block), list(classes)).tolist():
             parts[value].append(outline_of(block == value, (result.frame.x + box.x, result.frame.y + box.y), 1.0))
     for value, found in parts.items():

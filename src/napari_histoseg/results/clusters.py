@@ -20,8 +20,9 @@ from napari_histoseg.results.record import ClassRecord
 from napari_histoseg.results.result import Result
 
 PlaneKind = Literal["pca", "tsne", "umap"]
-TSNE_OBJECTS = 10_000
+TSNE_OBJECTS = 5_000
 """Objects that t-SNE places itself; the others go beside their nearest ones."""
+TSNE_STEPS = 500
 NEAREST = 3
 STAND_INS = 50
 """Objects that speak for a class of which nobody corrected one."""
@@ -232,14 +233,31 @@ class Clusters:
     def _distances(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         values, centers = self._centers
         own = np.full(len(self), np.nan, np.float32)
-        other = np.full(len(self), np.inf, np.float32)
-        for value, center in zip(values.tolist(), centers, strict=True):
-            gap = self.space - center
-            apart = np.sqrt(np.einsum("nd,nd->n", gap, gap))
-            mine = self.cluster == value
-            own[mine] = apart[mine]
-            np.minimum(other, apart, out=other, where=~mine)
-        return own, other
+        other = np.full(len(self), np.nan, np.float32)
+        if not len(values):
+            return own, other
+        # About the middle of all, where squares are small enough for 32 bits.
+        middle = centers.mean(axis=0)
+        space, centers = self.space - middle, centers - middle
+        squares = np.einsum("nd,nd->n", space, space) + (centers**2).sum(axis=1)[:, None] - 2 * centers @ space.T
+        apart = np.sqrt(np.maximum(squares, 0))
+        column = np.full(max(int(self.cluster.max(initial=0)), int(values.max())) + 1, -1)
+        column[values] = np.arange(len(values))
+        mine = column[self.cluster]
+        rows = np.flatnonzero(mine >= 0)
+        own[rows] = apart[mine[rows], rows]
+        apart[mine[rows], rows] = np.inf
+        return own, apart.min(axis=0)
+
+    @cached_property
+    def _standardized(self) -> NDArray[np.float32]:
+        """The space with mean 0 and deviation 1 in each direction."""
+        if "standardized" not in self._shared:
+            inside = self.space[self._placed]
+            deviation = inside.std(axis=0, dtype=np.float64)
+            scale = 1 / np.where(deviation > 0, deviation, 1)
+            self._shared["standardized"] = (self.space - inside.mean(axis=0, dtype=np.float64).astype(np.float32)) * scale.astype(np.float32)
+        return self._shared["standardized"]
 
     # -- measurements -------------------------------------------------------------------------------------------------
 
@@ -356,23 +374,22 @@ class Clusters:
             There are fewer than two classes to tell apart.
         """
         from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
-        from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
 
         given = corrections[corrections["id"].isin(self.ids)]
         said, truth = self.positions(given["id"]), given["value"].to_numpy(np.int32)
         rows, targets = self._examples(said, truth, seed, others)
         if len(np.unique(targets)) < 2:
             raise SettingsError(f"Learning needs corrected objects of at least two classes. Got {len(np.unique(truth))}; correct some of another class.")
-        scaler = StandardScaler().fit(self.space[self._placed])
+        space = self._standardized
         model = LogisticRegression(class_weight="balanced", max_iter=1000, random_state=seed)
         with warnings.catch_warnings():
             # Few examples can be told apart perfectly; where the weights stop then does not matter.
             warnings.simplefilter("ignore")
-            model.fit(scaler.transform(self.space[rows]), targets)
-        chances = model.predict_proba(scaler.transform(self.space[self._placed]))
+            model.fit(space[rows], targets)
+        found, best = _most_likely(model.coef_, model.intercept_, space)
         values, probability = self.cluster.copy(), np.full(len(self), np.nan, np.float32)
-        values[self._placed] = model.classes_[chances.argmax(axis=1)]
-        probability[self._placed] = chances.max(axis=1)
+        values[self._placed] = model.classes_[found[self._placed]]
+        probability[self._placed] = best[self._placed]
         values[said], probability[said] = truth, 1
         return values, probability
 
@@ -392,6 +409,15 @@ class Clusters:
             rows.append(generator.permutation(near)[:STAND_INS])
             targets.append(np.full(len(rows[-1]), each.value, np.int32))
         return np.concatenate(rows), np.concatenate(targets)
+
+
+def _most_likely(weights: NDArray[np.float64], offsets: NDArray[np.float64], space: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Position of the likeliest class of each row, and its probability, from the weights ``(k, d)`` of a logistic regression (k = 1 for two)."""
+    scores = weights.astype(np.float32) @ space.T + offsets.astype(np.float32)[:, None]
+    if len(scores) == 1:
+        scores = np.concatenate([np.zeros_like(scores), scores])
+    scores -= scores.max(axis=0)
+    return scores.argmax(axis=0), (1 / np.exp(scores).sum(axis=0)).astype(np.float32)
 
 
 def _five(values: NDArray[np.float64]) -> list[float]:
@@ -427,7 +453,7 @@ def _tsne(space: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     first = _pca(space[chosen], seed)
     first *= 1e-4 / max(float(first[:, 0].std()), 1e-12)
     perplexity = min(30.0, (len(chosen) - 1) / 3)
-    placed = TSNE(perplexity=perplexity, init=first, random_state=seed).fit_transform(space[chosen])
+    placed = TSNE(perplexity=perplexity, init=first, max_iter=TSNE_STEPS, random_state=seed).fit_transform(space[chosen])
     points = np.empty((len(space), 2), np.float32)
     points[chosen] = placed
     rest = np.setdiff1d(np.arange(len(space)), chosen)

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import zarr
 
 from napari_histoseg.errors import ResultError, SettingsError
 from napari_histoseg.results import classmap, geojson, overlay, tables, tiff
 from napari_histoseg.results.files import Step, no_step, storage_errors
-from napari_histoseg.results.pyramid import folder_name
+from napari_histoseg.results.pyramid import folder_name, ome_metadata
 from napari_histoseg.results.result import Result, open_result
 
 if TYPE_CHECKING:
@@ -38,7 +40,8 @@ def export(
         Polygons in level-0 pixels with class colors and measurements, as QuPath reads them: objects, or the regions of a
         class map.
     ``.csv``, ``.parquet``, ``.h5ad``
-        The object table; ``.parquet`` with outlines, ``.h5ad`` (AnnData) with ``obsm["spatial"]`` in µm. Of a class map,
+        The object table; ``.parquet`` with outlines, ``.h5ad`` (AnnData) with ``obsm["spatial"]`` in µm and the embedding, where
+        there is one, in ``obsm["X_embedding"]``. Of a class map,
         ``.csv`` is the area of each class.
     ``.tif``, ``.tiff``, ``.ome.tif``, ``.ome.tiff``
         The labels (or the image, where a method makes none) with their pixel size; OME-TIFF with pyramid.
@@ -148,3 +151,13 @@ def _copy_zarr(result: Result, path: Path, step: Step) -> None:
         return shutil.copy2(name, target)
 
     shutil.copytree(source, path, copy_function=copy)
+    if classmap.is_class_map(result):
+        _name_classes(result, path)
+
+
+def _name_classes(result: Result, path: Path) -> None:
+    """Give a copy of the labels the names and colors that the classes have by then; its pixels are as stored."""
+    group: Any = zarr.open_group(path, mode="r+")
+    ome = dict(group.attrs["ome"])
+    named = result.record.replaced(classes=classmap.stored_classes(result))
+    group.attrs["ome"] = ome | {"image-label": ome_metadata("labels", named)["image-label"]}

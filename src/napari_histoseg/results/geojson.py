@@ -19,15 +19,16 @@ import pandas as pd
 import shapely
 from numpy.typing import NDArray
 
+from napari_histoseg.results.classes import CLUSTER, CORRECTED, EMBEDDING, PALETTE
 from napari_histoseg.results.files import Step, no_step
 from napari_histoseg.results.pyramid import rgb
-from napari_histoseg.results.record import RunRecord
 from napari_histoseg.results.result import Result
 
 STEP_OBJECTS = 1000
 DECIMALS = 2
 """Coordinates are rounded to a hundredth of a level-0 pixel."""
-_PALETTE = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45")
+_PALETTE = PALETTE[:8]
+_NOT_MEASURED = ("id", "class", "outline", CLUSTER, CORRECTED)
 
 
 def write_geojson(result: Result, path: Path, step: Step = no_step) -> None:
@@ -65,10 +66,10 @@ def _write(write: Callable[[bytes], Any], texts: Iterable[str]) -> None:
 
 def features(result: Result) -> Iterator[str]:
     """Every object as the JSON text of a GeoJSON feature."""
-    colors = class_colors(result.record)
+    colors = class_colors(result)
     for objects in result.iter_objects():
         geometries = shapely.to_geojson(_geometries(objects, result))
-        names = [c for c in objects.columns if c not in ("id", "class", "outline") and _numeric(objects[c])]
+        names = [c for c in objects.columns if c not in _NOT_MEASURED and not c.startswith(EMBEDDING) and _numeric(objects[c])]
         values = _significant(objects[names].to_numpy(float))
         finite: list[bool] = [bool(row.all()) for row in np.isfinite(values)]
         heads = {name: _classification(name, colors) for name in objects["class"].unique()}
@@ -97,9 +98,9 @@ def _significant(values: NDArray[np.float64], digits: int = 7) -> NDArray[np.flo
     return np.where(np.isfinite(rounded), rounded, values)
 
 
-def class_colors(record: RunRecord) -> dict[str, str]:
-    """``#rrggbb`` of each class that the record names."""
-    return {c.name: c.color for c in record.classes}
+def class_colors(result: Result) -> dict[str, str]:
+    """``#rrggbb`` of each class that the result names."""
+    return {c.name: c.color for c in result.classes}
 
 
 def color_of(name: str, colors: dict[str, str]) -> str:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from napari_histoseg.errors import HistosegError
 from napari_histoseg.results import geojson
+from napari_histoseg.results.classmap import as_shown
 from napari_histoseg.results.pyramid import rgb
 from napari_histoseg.results.result import Result
 from napari_histoseg.results.tiff import main_kind
@@ -34,6 +35,8 @@ def write_png(result: Result, path: Path, slide: Slide | None = None, max_px: in
     elif kind == "probability":
         picture = np.round(pixels * 255).astype(np.uint8)
     else:
+        if not result.has_objects:
+            pixels = as_shown(result, pixels)
         picture = paint(background(result, level, pixels.shape, slide), pixels, colors_of(result, pixels))
     image = Image.fromarray(picture)
     image.thumbnail((max_px, max_px))
@@ -68,12 +71,12 @@ def _slide_of(result: Result) -> Slide | None:
 def colors_of(result: Result, labels: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
     """The values in a label array, sorted, and their class colors ``(n, 3)``."""
     values = np.unique(labels)
-    named = geojson.class_colors(result.record)
+    named = geojson.class_colors(result)
     if result.has_objects:
         names = result.objects.set_index("id")["class"].reindex(values)
         found = [geojson.color_of(n if isinstance(n, str) else "", named) for n in names]
     else:
-        by_value = {c.value: c.color for c in result.record.classes}
+        by_value = {c.value: c.color for c in result.classes}
         found = [by_value.get(int(v)) or geojson.color_of(str(v), {}) for v in values]
     return values, np.array([rgb(color) for color in found], np.uint8)
 

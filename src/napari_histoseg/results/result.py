@@ -227,10 +227,9 @@ class Result:
         self._journal.refresh()
 
     def _read_base(self) -> pd.DataFrame:
-        schema = table.unified_schema(table.table_files(self.path))
-        names = [name for name in schema.names if name != table.OUTLINE]
-        pieces = list(table.iter_rows(table.table_files(self.path), names))
-        return table.to_pandas(pa.concat_tables(pieces) if pieces else schema.empty_table().select(names))
+        files = table.table_files(self.path)
+        names = [name for name in table.unified_schema(files).names if name != table.OUTLINE]
+        return table.to_pandas(table.read_all(files, names))
 
     def _finest(self, kind: Kind) -> da.Array:
         levels = self.levels(kind)

@@ -162,6 +162,17 @@ def iter_rows(files: Sequence[Path], columns: Sequence[str] | None = None) -> It
         yield from iter_sorted(files[start : start + _FAN_IN], columns)
 
 
+def read_all(files: Sequence[Path], columns: Sequence[str]) -> pa.Table:
+    """Some columns of several files in memory, file after file."""
+    schema = unified_schema(files)
+    schema = pa.schema([schema.field(name) for name in columns])
+    tables = []
+    for path in files:
+        with pq.ParquetFile(path) as file:
+            tables.append(conform(file.read([n for n in columns if n in file.schema_arrow.names]), schema))
+    return pa.concat_tables(tables) if tables else schema.empty_table()
+
+
 class _Run:
     """One sorted file, read batch by batch."""
 

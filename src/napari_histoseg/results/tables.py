@@ -11,7 +11,9 @@ import pyarrow as pa
 
 from napari_histoseg.errors import SettingsError
 from napari_histoseg.results import table
+from napari_histoseg.results.classes import CLUSTER, CORRECTED, embedding_columns
 from napari_histoseg.results.files import Step, no_step
+from napari_histoseg.results.geojson import class_colors, color_of
 from napari_histoseg.results.result import Result
 
 
@@ -40,14 +42,19 @@ def _counted(result: Result, step: Step) -> Iterator[pa.Table]:
 
 
 def write_h5ad(result: Result, path: Path, step: Step = no_step) -> None:
-    """AnnData: measurements in ``X``, class in ``obs``, centroids (µm) in ``obsm["spatial"]``; in one piece."""
+    """AnnData, in one piece: measurements in ``X``, class in ``obs``, centroids (µm) in ``obsm["spatial"]``.
+
+    Where there are any: the embedding in ``obsm["X_embedding"]``, cluster and corrected in ``obs``. Colors of the classes are in
+    ``uns["class_colors"]``, in the order of the categories, as scanpy looks for them.
+    """
     try:
         import anndata
     except ImportError as error:
         raise SettingsError("Writing .h5ad needs the package anndata. Install it with: pip install anndata") from error
     objects = result.objects
     step(0, 1)
-    known = ("id", "centroid_x_um", "centroid_y_um", "probability")
+    embedded = embedding_columns(list(objects.columns))
+    known = {"id", "centroid_x_um", "centroid_y_um", "probability", CLUSTER, CORRECTED, *embedded}
     names = [c for c in objects.columns if c not in known and pd.api.types.is_numeric_dtype(objects[c])]
     obs = pd.DataFrame(
         {
@@ -57,8 +64,15 @@ def write_h5ad(result: Result, path: Path, step: Step = no_step) -> None:
         },
         index=objects["id"].astype(str).to_numpy(),
     )
+    for extra in (CLUSTER, CORRECTED):
+        if extra in objects.columns:
+            obs[extra] = objects[extra].to_numpy()
     data = anndata.AnnData(X=objects[names].to_numpy(np.float32, na_value=np.nan), obs=obs, var=pd.DataFrame(index=names))
     data.obsm["spatial"] = objects[["centroid_x_um", "centroid_y_um"]].to_numpy(np.float64)
+    if embedded:
+        data.obsm["X_embedding"] = objects[embedded].to_numpy(np.float32, na_value=np.nan)
+    colors = class_colors(result)
+    data.uns["class_colors"] = [color_of(name, colors) for name in obs["class"].cat.categories]
     data.uns["histoseg"] = {
         "method": result.record.method,
         "slide": result.record.slide.name,

@@ -5,17 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_histoseg.methods.base import MethodSpec
+from napari_histoseg.methods.base import MethodPackage, MethodSpec
 from napari_histoseg.methods.stain.config import StainSettings, StainTraining
-from napari_histoseg.slide import Slide
 
 if TYPE_CHECKING:
     import torch
 
-    from napari_histoseg.annotations.dataset import PatchDataset
     from napari_histoseg.methods.base import Model
-    from napari_histoseg.methods.settings import RunSettings, TrainSettings
-    from napari_histoseg.train.task import TrainTask
+    from napari_histoseg.methods.settings import RunSettings
+    from napari_histoseg.slide import Slide
 
 SPEC = MethodSpec(
     name="stain",
@@ -27,10 +25,8 @@ SPEC = MethodSpec(
 )
 
 
-class StainMethod:
-    """Stain normalization. Colors change where the slide is read; the run only writes them down."""
-
-    spec = SPEC
+class StainPackage(MethodPackage):
+    """Colors change where the slide is read; the run only writes them down."""
 
     def prepare(self, slide: Slide, settings: RunSettings, weights: Path | None) -> Slide:
         """The slide, read through the normalizer that the settings name; measured once, over the whole slide."""
@@ -48,12 +44,5 @@ class StainMethod:
 
         return StainModel()
 
-    def train_task(self, dataset: Path | PatchDataset, settings: TrainSettings) -> TrainTask:
-        """Training a style on the pictures of a patch dataset."""
-        from napari_histoseg.methods.stain.train import task_from_dataset
 
-        assert isinstance(settings, StainTraining)
-        return task_from_dataset(dataset, settings)
-
-
-METHOD = StainMethod()
+METHOD = StainPackage(SPEC)
