@@ -17,6 +17,7 @@ from torch import Tensor
 from napari_histoseg.methods.cells import gantask
 from napari_histoseg.methods.cells.gan import InfoGan
 from napari_histoseg.methods.cells.gansettings import GanTraining
+from napari_histoseg.methods.cells.ganstart import Start
 from napari_histoseg.methods.cells.gantask import GanTask
 from napari_histoseg.nn.weights import load_into, read_card
 from napari_histoseg.train.loop import StepDone, Trained, fit
@@ -224,3 +225,31 @@ def test_even_colors_give_every_picture_the_same_mean() -> None:
     other, kept = gantask.even_colors(crops[:6], np.zeros(6, int), target)
     assert np.array_equal(kept, target)
     assert np.allclose(other.mean((0, 1, 2)), target, atol=3)
+
+
+def _agree(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
+    """Information of two classings, in units of log 3."""
+    table = np.zeros((3, 3))
+    np.add.at(table, (first, second), 1)
+    return gantask.information(table)
+
+
+def test_the_start_tells_dark_from_light_whatever_side_is_up_and_whatever_the_seed() -> None:
+    crops, kind = nuclei(90), np.arange(90) % 3
+    start = Start(crops, 3)
+    found = start.classes_of(crops)
+    assert _agree(found, kind) > 0.6
+    assert np.array_equal(found, start.classes_of(np.ascontiguousarray(np.rot90(crops, 1, (1, 2))[:, :, ::-1])))
+    assert np.array_equal(found, Start(crops, 3, seed=7).classes_of(crops))
+    shade = [crops[found == k].mean() for k in range(3)]
+    assert shade == sorted(shade, reverse=True)
+
+
+def test_the_class_head_starts_at_k_means(tmp_path: Path) -> None:
+    crops = nuclei(150)
+    settings = GanTraining.parse({**TINY, "view_batch": 64, "steps": 60, "start_steps": 60, "validate_every": 60, "class_rate": 5e-3, "average_decay": 0.5})
+    learned = GanTask(settings, crops, crops[:60])
+    list(fit(learned, tmp_path / "w.safetensors"))
+    network = learned.network()
+    load_into(network, tmp_path / "w.safetensors")
+    assert _agree(gantask.classify(network, crops)[0].argmax(1), Start(crops, 3).classes_of(crops)) > 0.5

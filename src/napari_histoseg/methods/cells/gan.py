@@ -94,6 +94,7 @@ class InfoGan(nn.Module):
         self.critic = nn.Linear(self.trunk.length, 1)
         self.class_trunk = Trunk(width, normed=True) if own_trunk else None
         self.classifier = nn.Linear(self.trunk.length, classes)
+        self.apply(_start)
 
     @property
     def classes(self) -> int:
@@ -129,3 +130,11 @@ class InfoGan(nn.Module):
         """Class probabilities (n, K) and features (n, 8·width) of crops (n, 3, 40, 40) in 0–1."""
         features = self.features(image * 2 - 1)
         return self.classifier(features).softmax(1), features
+
+
+def _start(module: nn.Module) -> None:
+    """Weights that keep the size of the signal from layer to layer (He et al. 2015): a short training has no time to grow it."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, LEAK, "fan_in", "leaky_relu")
+    if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

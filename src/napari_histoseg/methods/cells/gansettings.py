@@ -34,6 +34,12 @@ class GanTraining(TrainSettings):
     real_weight: float = Field(
         1.0, ge=0, le=100, title="Real weight", description="Weight of the information that two views of a real nucleus share; 0 in the paper."
     )
+    start_steps: int = Field(
+        150, ge=0, title="Start", description="Steps in which the class head learns k-means' classes of real nuclei; 0 in the paper."
+    )
+    anchor_weight: float = Field(
+        0.0, ge=0, le=100, title="Anchor weight", description="Weight of k-means' classes after the start; 0 lets them go."
+    )
     view_batch: int = Field(256, ge=2, le=4096, title="Views", description="Real nuclei a step that the class head sees in two views.")
     stain_jitter: float = Field(0.2, ge=0, le=1, title="Stain jitter", description="How much the stain of two views differs.")
     rotations: bool = Field(True, title="Rotations", description="Turn and mirror real nuclei at random.")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from napari_histoseg.methods.cells import ganloss
 from napari_histoseg.methods.cells.gan import CROP_PX, InfoGan
 from napari_histoseg.methods.cells.gansettings import GanTraining
+from napari_histoseg.methods.cells.ganstart import Start
 from napari_histoseg.nn.inference import to_input
 from napari_histoseg.nn.weights import ModelCard
 from napari_histoseg.train.card import card_of
@@ -56,6 +57,7 @@ class GanTask:
         self.provenance = dict(provenance or {})
         kept = np.sort(np.random.default_rng(settings.seed).permutation(len(val))[:MOST_SCORED])
         self.val: NDArray[np.uint8] = np.asarray(val[kept])
+        self.start = Start(crops, settings.classes, settings.seed) if settings.improved else None
 
     def network(self) -> InfoGan:
         """A fresh network."""
@@ -82,9 +84,11 @@ class GanTask:
         real = settings.batch * settings.critic_steps
         made = real + settings.batch
         views = settings.batch + 2 * settings.view_batch
+        pair = self._draw(rng, settings.view_batch if settings.improved else 0)
         return {
             "image": self._draw(rng, real),
-            "pair": self._draw(rng, settings.view_batch if settings.improved and settings.real_weight else 0),
+            "pair": pair,
+            "anchor": np.zeros(0, np.int64) if self.start is None else self.start.classes_of(pair.transpose(0, 2, 3, 1)),
             "noise": rng.standard_normal((made, settings.z_dim), np.float32),
             "category": rng.integers(0, settings.classes, made),
             "mix": rng.random(real, np.float32),
@@ -124,7 +128,7 @@ class GanTask:
         lost = self._train_generator(network, optimizers, batch)
         parts = {"critic distance": distance, "mutual information": 1 - lost / float(np.log(settings.classes))}
         if len(batch["pair"]):
-            parts["shared information"] = self._train_views(network, optimizers["classes"], batch)
+            parts["shared information"] = self._train_views(network, optimizers["classes"], batch, step)
         parts["class balance"] = self._balance(network, real[: settings.batch])
         return loss + lost, parts
 
@@ -161,14 +165,20 @@ class GanTask:
         _step(optimizers["classes"], own, slopes)
         return float(lost.detach())
 
-    def _train_views(self, network: InfoGan, optimizer: torch.optim.Optimizer, batch: Mapping[str, Tensor]) -> float:
+    def _train_views(self, network: InfoGan, optimizer: torch.optim.Optimizer, batch: Mapping[str, Tensor], step: int) -> float:
         """Information that two views of real nuclei share, in units of log K."""
         settings = self.settings
         pair, n = _scaled(batch["pair"]), len(batch["pair"])
         both = torch.cat([_view(pair, batch, slice(start, start + n)) for start in (settings.batch, settings.batch + n)])
-        probability = network.classify(both).softmax(1)
+        logits = network.classify(both)
+        probability = logits.softmax(1)
         shared = ganloss.shared_information(probability[:n], probability[n:])
-        _descend(optimizer, -settings.real_weight * shared, network.class_parameters())
+        starting = step < settings.start_steps
+        anchor = 1.0 if starting else settings.anchor_weight
+        loss = anchor * ganloss.class_information(logits, batch["anchor"].repeat(2))
+        if not starting:
+            loss = loss - settings.real_weight * shared
+        _descend(optimizer, loss, network.class_parameters())
         return float(shared.detach()) / float(np.log(settings.classes))
 
     @torch.no_grad()
