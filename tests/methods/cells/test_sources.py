@@ -281,6 +281,17 @@ def test_within_finds_the_centroids_in_a_box(n: int, seed: int, flat: bool, x: i
     assert index.within(box).tolist() == [i for i, place in enumerate(places) if box.contains_point(*place)]
 
 
+@settings(max_examples=30, deadline=None)
+@given(downsample=st.sampled_from([1.0, 0.5, 2.0, 1.99203, 3.7]), tile=st.integers(20, 400), seed=st.integers(0, 9))
+def test_each_object_is_within_one_tile(downsample: float, tile: int, seed: int) -> None:
+    # Many centroids lie exactly on borders.
+    places = np.random.default_rng(seed).integers(0, 1000, (300, 2)) * downsample
+    index = ObjectIndex(np.arange(1, 301), places[:, 0], places[:, 1], np.hstack([places, places]))
+    tiles = [Box(x, y, tile, tile) for y in range(0, 1000, tile) for x in range(0, 1000, tile)]
+    found = np.concatenate([index.within(box, downsample) for box in tiles])
+    np.testing.assert_array_equal(np.sort(found), np.arange(300))
+
+
 def test_the_index_of_a_big_array_is_made_in_parts(slide: Slide, monkeypatch: pytest.MonkeyPatch) -> None:
     for constant, value in (("BLOCK_PX", 64), ("BLOCK_AREA", 4000)):
         monkeypatch.setattr(f"napari_histoseg.methods.cells.planes.{constant}", value)

@@ -58,11 +58,17 @@ class ObjectIndex:
         known = self.ids[found] == wanted if len(self) else np.zeros(len(wanted), bool)
         return np.asarray(found[known], np.int64)
 
-    def within(self, box: Box) -> npt.NDArray[np.int64]:
-        """Ascending positions of the objects whose centroid lies in a box (level-0 pixels, half-open)."""
-        grid = self._grid
-        near = grid.candidates(box) if len(self) else np.zeros(0, np.int64)
-        x, y = self.x[near], self.y[near]
+    def within(self, box: Box, downsample: float = 1.0) -> npt.NDArray[np.int64]:
+        """Ascending positions of the objects whose centroid lies in a box, half-open: tiles that touch share none and lose none.
+
+        Parameters
+        ----------
+        box : Box
+            In pixels of ``downsample`` level-0 pixels each.
+        downsample : float
+        """
+        near = self._grid.candidates(box.scaled(downsample)) if len(self) else np.zeros(0, np.int64)
+        x, y = self.x[near] / downsample, self.y[near] / downsample
         inside = (x >= box.x) & (x < box.right) & (y >= box.y) & (y < box.bottom)
         return np.sort(near[inside])
 
