@@ -194,6 +194,9 @@ def _polygon(rings: Any, note: Say, fail: Say) -> list[shapely.Polygon]:
 
 def _ring(data: Any, note: Say) -> NDArray[np.float64] | None:
     """The usable points ``(n, 2)`` of a ring, closed; None when they are fewer than three."""
+    plain = _plain_ring(data)
+    if plain is not None:
+        return plain
     points = [p[:2] for p in data if _is_point(p)] if isinstance(data, list) else []
     if isinstance(data, list) and len(points) < len(data):
         note(f"{len(data) - len(points)} impossible coordinates were dropped")
@@ -201,7 +204,21 @@ def _ring(data: Any, note: Say) -> NDArray[np.float64] | None:
         note("its ring was closed")
         points.append(points[0])
     ring = np.array(points, float)
-    return ring if len(points) >= 4 and len(np.unique(ring, axis=0)) >= 3 else None
+    return ring if len(points) >= 4 and len(set(map(tuple, points))) >= 3 else None
+
+
+def _plain_ring(data: Any) -> NDArray[np.float64] | None:
+    """The points of a ring that needs no repair, as nearly all do: a file may hold hundreds of thousands."""
+    if not isinstance(data, list) or len(data) < 4 or data[0] != data[-1]:
+        return None
+    try:
+        points = np.array(data)
+    except ValueError:
+        return None
+    if points.ndim != 2 or points.shape[1] < 2 or points.dtype.kind not in "if" or not np.isfinite(points).all():
+        return None
+    ring = points[:, :2].astype(np.float64)
+    return ring if len(set(map(tuple, ring.tolist()))) >= 3 else None
 
 
 def _is_point(data: Any) -> bool:
