@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import napari
 import numpy as np
 import pytest
+from qtpy.QtTest import QTest
 
 from napari_histoseg import methods
 from napari_histoseg._testing import he_image, write_svs
-from napari_histoseg.gui import annotateroom, rundock
+from napari_histoseg.gui import annotate, annotateroom, rundock
+from napari_histoseg.gui.annotate import AnnotateDock
 from napari_histoseg.gui.annotatenew import classes_of
 from napari_histoseg.gui.joint import JointDock
 from napari_histoseg.gui.layers import KEY, slide_layer
@@ -40,7 +43,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ready(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No imports ahead, and no room is left to the next test."""
     monkeypatch.setattr(methods, "_NAMES", tuple(dict.fromkeys((*methods.names(), "joint"))))
-    monkeypatch.setattr(rundock, "warm_up", lambda viewer: None)
+    for each in (rundock, annotate):
+        monkeypatch.setattr(each, "warm_up", lambda viewer: None)
     yield
     for room in list(annotateroom.ROOMS):
         room.desk.abandon()
@@ -260,6 +264,45 @@ def test_places_to_annotate_next_are_listed_and_walked(person: Person) -> None:
     assert made.kind == "mask"
     assert made.box is not None
     assert not made.box.intersect(queue.places[1].box).empty
+
+
+PLACES = [SimpleNamespace(box=Box(200 + 300 * i, 200, 100, 100), disagreement=0.1, classes=("pink",)) for i in range(3)]
+
+
+def test_the_keys_step_through_the_list_in_sight(person: Person) -> None:
+    person.annotate()
+    person.until_laid_out()
+    queue, desk = person.dock.next, person.desk
+    canvas = person.viewer.window._qt_viewer.canvas.native
+
+    def press(key: str) -> tuple[str | None, int]:
+        person.viewer.window._qt_window.activateWindow()
+        canvas.setFocus()
+        person.qtbot.wait(50)
+        QTest.keyClick(canvas, key)
+        # A button that is pressed by its key lets go after a tenth of a second.
+        person.qtbot.wait(200)
+        return desk.chosen, queue.list.currentRow()
+
+    queue._fill(PLACES)
+    queue.list.setCurrentRow(0)
+    ids = [patch.id for patch in desk.patches()]
+    person.dock.tabs.setCurrentIndex(0)
+    assert [press(key) for key in "..,"] == [(ids[0], 0), (ids[1], 0), (ids[0], 0)]
+    person.dock.tabs.setCurrentIndex(1)
+    assert [press(key) for key in "..,"] == [(ids[0], 1), (ids[0], 2), (ids[0], 1)]
+    # Both in sight: the places, as long as there are any.
+    other = AnnotateDock(person.viewer)
+    added = person.viewer.window.add_dock_widget(other, name="Annotate", tabify=False)
+    person.qtbot.waitUntil(lambda: other.panel.isVisible() and queue.isVisible())
+    assert press(".") == (ids[0], 2)
+    queue._fill([])
+    assert press(".") == (ids[1], -1)
+    queue._fill(PLACES)
+    assert press(",")[0] == ids[1]
+    person.dock.tabs.setCurrentIndex(2)
+    assert press(".")[0] == ids[2]
+    person.viewer.window.remove_dock_widget(added)
 
 
 def test_events_of_a_training_arrive_as_points_and_scores(qtbot: Any, tmp_path: Path) -> None:

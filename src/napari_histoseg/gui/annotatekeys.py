@@ -38,6 +38,7 @@ class Keys(QObject):
         super().__init__(desk)
         self._desk, self._tools = desk, tools
         self._shown: list[QWidget] = []
+        self._stepping: list[QWidget] = []
         self._shortcuts: list[QShortcut] = []
         self._actions: dict[str, Callable[[], Any]] = {
             NEW_MASK: self.new_mask_patch,
@@ -87,6 +88,11 @@ class Keys(QObject):
         if not self._shown:
             self.release()
 
+    def lend_steps(self, other: QWidget, taken: bool) -> None:
+        """Another list in sight steps with the keys of this one, or does so no more: of two shortcuts for a key Qt follows neither."""
+        self._stepping = [each for each in self._stepping if each is not other] + [other] * taken
+        self._follow()
+
     def release(self) -> None:
         """Take the shortcuts off the window."""
         for shortcut in self._shortcuts:
@@ -111,7 +117,8 @@ class Keys(QObject):
         on = ours and not self._desk.busy
         for key, shortcut in zip(self._actions, self._shortcuts, strict=False):
             # Esc also gives up polygons.
-            shortcut.setEnabled(on and (key != "Esc" or self._tools.tool == PLACE))
+            free = self._tools.tool == PLACE if key == "Esc" else not (self._stepping and key in (NEXT, PREVIOUS))
+            shortcut.setEnabled(on and free)
 
 
 def main_window(panel: QWidget) -> QMainWindow | None:

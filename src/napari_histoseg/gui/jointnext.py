@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtGui import QKeySequence
+from qtpy.QtGui import QHideEvent, QKeySequence, QShowEvent
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QListWidget, QVBoxLayout, QWidget
 
 from napari_histoseg.errors import HistosegError, WeightsError
 from napari_histoseg.gui.annotatego import fly
+from napari_histoseg.gui.annotatekeys import NEXT, PREVIOUS
 from napari_histoseg.gui.background import in_steps
 from napari_histoseg.gui.jobs import Job
 from napari_histoseg.gui.layers import world_points
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from napari_histoseg.results.files import Step
     from napari_histoseg.slide import Box, Slide
 
-NEXT_KEY, BACK_KEY = ".", ","
 HINT = "Finds places where the model in use disagrees with itself. A patch there teaches it most."
 
 
@@ -50,11 +50,11 @@ class NextPlaces(QWidget):
         self.hint.setWordWrap(True)
         self.progress = ProgressPanel("")
         self.find_button = button("Find places", "Rank places of the slide by how much the model disagrees with itself.", self.find_places)
-        self.back_button = button("◂", f"The place before (key {BACK_KEY}).", lambda: self.step(-1))
-        self.next_button = button("▸", f"The next place (key {NEXT_KEY}).", lambda: self.step(1))
+        self.back_button = button("◂", f"The place before (key {PREVIOUS}).", lambda: self.step(-1))
+        self.next_button = button("▸", f"The next place (key {NEXT}).", lambda: self.step(1))
         self.paint_button = button("Paint here", "Place a segmentation patch here (key N under Annotate).", self.paint)
-        self.back_button.setShortcut(QKeySequence(BACK_KEY))
-        self.next_button.setShortcut(QKeySequence(NEXT_KEY))
+        self.back_button.setShortcut(QKeySequence(PREVIOUS))
+        self.next_button.setShortcut(QKeySequence(NEXT))
         self._lay_out()
         self.list.currentRowChanged.connect(self._on_row)
         panel.desk.slide_changed.connect(self._on_slide)
@@ -85,6 +85,20 @@ class NextPlaces(QWidget):
         for each in (self.back_button, self.next_button, self.paint_button):
             each.setEnabled(bool(self.places))
         self.list.setVisible(bool(self.places))
+        self._take_keys()
+
+    def _take_keys(self) -> None:
+        self._panel.keys.lend_steps(self, self.isVisible() and bool(self.places))
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """The keys step through the places, also beside a list of patches."""
+        super().showEvent(event)
+        self._take_keys()
+
+    def hideEvent(self, event: QHideEvent | None) -> None:
+        """The keys belong to the list of patches again."""
+        super().hideEvent(event)
+        self._take_keys()
 
     def find_places(self) -> None:
         """Rank places of the slide, or stop ranking."""
