@@ -7,6 +7,7 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
 import zarr
 from hypothesis import given
@@ -20,6 +21,7 @@ from napari_histoseg.gui.layers import (
     labels_layer,
     level0_points,
     place,
+    result_layers,
     slide_layer,
     tissue_layer,
     tissue_of,
@@ -28,7 +30,8 @@ from napari_histoseg.gui.layers import (
 from napari_histoseg.gui.live import live_levels, reload_levels, show_changes
 from napari_histoseg.gui.slides import is_slide_layer, set_pixel_size, slide_of
 from napari_histoseg.gui.where import drawn_region, outline
-from napari_histoseg.results import ClassRecord
+from napari_histoseg.results import ClassRecord, Result, ResultStore, RunRecord, SlideRecord
+from napari_histoseg.results.classbook import ClassBook
 from napari_histoseg.slide import Box, TissueMask, open_slide
 
 
@@ -57,6 +60,47 @@ def test_a_class_map_has_the_names_and_colors_of_its_classes(tmp_path: Path) -> 
     assert layer.get_color(0) is None
     assert layer.get_color(77)[3] == 0
     assert "class: gland" in layer.get_status((10, 10), world=True)["value"]
+
+
+@pytest.fixture
+def classed(tmp_path: Path) -> Any:
+    """Stores two squares (10 and 11) as a class map or as objects of classes 1 and 2, renamed since."""
+
+    def store(objects: pd.DataFrame | None) -> Result:
+        values = np.zeros((64, 64), np.uint32)
+        values[8:24, 8:24], values[30:60, 30:60] = (1, 2) if objects is None else (10, 11)
+        frame = Box(0, 0, 64, 64)
+        slide = SlideRecord(name="s", fingerprint="sha256:0", width=64, height=64, mpp=1.0)
+        classes = [ClassRecord(value=1, name="a", color="#2ca02c"), ClassRecord(value=2, name="b", color="#d62728")]
+        record = RunRecord(method="cells", slide=slide, mpp=1.0, frame=frame, tile_px=64, halo_px=0, n_tiles=1, classes=classes)
+        store = ResultStore.create(tmp_path / "r", record, ("labels",) if objects is None else ("labels", "objects"))
+        store.add(0, frame, labels=(frame, values), objects=objects)
+        book = ClassBook(store.finish())
+        book.rename(2, "gland")
+        book.recolor(2, "#102030")
+        return book.result
+
+    return store
+
+
+@pytest.mark.parametrize("of_objects", [False, True])
+def test_layers_of_a_result_show_what_a_person_named(classed: Any, of_objects: bool) -> None:
+    known = {"centroid_x_um": [16.0, 45.0], "centroid_y_um": [16.0, 45.0], "class": ["a", "b"], "cluster": [1, 2]}
+    result = classed(pd.DataFrame({"id": [10, 11], **known}) if of_objects else None)
+    ids = (10, 11) if of_objects else (1, 2)
+
+    def shown() -> tuple[list[Any], list[str]]:
+        layer = layer_of(*result_layers(result)[-1])
+        assert layer.get_color(0) is None
+        return [tuple(np.round(layer.get_color(i)[:3] * 255)) for i in ids], [layer.get_status((p, p), world=True)["value"] for p in (12, 40)]
+
+    colors, words = shown()
+    assert colors == [(0x2C, 0xA0, 0x2C), (0x10, 0x20, 0x30)]
+    assert "class: a" in words[0] and "class: gland" in words[1]
+    ClassBook(result).merge([2, 1])
+    colors, words = shown()
+    assert colors == [(0x10, 0x20, 0x30)] * 2
+    assert all("class: gland" in each for each in words)
 
 
 def test_without_a_pixel_size_the_units_are_pixels() -> None:

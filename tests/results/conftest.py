@@ -159,3 +159,57 @@ def new_record() -> Any:
 def write() -> Any:
     """Writes a scene as a result."""
     return write_result
+
+
+CLASSES = [ClassRecord(value=v, name=f"cluster {v}", color=color) for v, color in ((1, "#e6194b"), (2, "#3cb44b"), (3, "#4363d8"))]
+CELLS_FRAME = Box(0, 0, 64, 64)
+
+
+def make_cells(n: int = 300, k: int = 3, d: int = 4, seed: int = 0) -> pd.DataFrame:
+    """Objects in k well separated groups, sorted by id; two of three measurements have gaps."""
+    rng = np.random.default_rng(seed)
+    cluster = rng.integers(1, k + 1, n).astype(np.int32)
+    centers = rng.normal(size=(k + 1, d)) * 8
+    places = (centers[cluster] + rng.normal(size=(n, d))).astype(np.float32)
+    objects = pd.DataFrame(
+        {
+            "id": np.sort(rng.choice(10 * n, n, replace=False) + 1).astype(np.uint32),
+            "centroid_x_um": rng.uniform(0, 32, n),
+            "centroid_y_um": rng.uniform(0, 32, n),
+            "class": [f"cluster {v}" for v in cluster],
+            "probability": rng.uniform(0.4, 1, n).astype(np.float32),
+            "area_um2": (cluster * 10 + rng.normal(size=n)).astype(np.float32),
+            "eccentricity": np.where(rng.uniform(size=n) < 0.1, np.nan, rng.uniform(size=n)).astype(np.float32),
+            "cluster": cluster,
+        }
+    )
+    for number in range(d):
+        objects[f"embedding_{number:02d}"] = places[:, number]
+    outlines = [shapely.to_wkb(shapely.box(4 * x, 4 * y, 4 * x + 2, 4 * y + 2)) for x, y in objects[["centroid_x_um", "centroid_y_um"]].round().to_numpy(int)]
+    return objects.assign(outline=outlines)
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Result:
+    """300 objects in three clusters, with embedding; labels are empty."""
+    return write_cells(tmp_path / "cells", make_cells())
+
+
+def write_cells(path: Path, objects: pd.DataFrame, **changes: Any) -> Result:
+    """Store objects with clusters as a finished result."""
+    fields: dict[str, Any] = {"method": "cells", "frame": CELLS_FRAME, "n_tiles": 1, "classes": CLASSES, **changes}
+    store = ResultStore.create(path, make_record(**fields), ("labels", "objects"))
+    store.add(0, CELLS_FRAME, objects=objects)
+    return store.finish()
+
+
+@pytest.fixture(scope="session")
+def new_cells() -> Any:
+    """Makes tables of objects with clusters."""
+    return make_cells
+
+
+@pytest.fixture(scope="session")
+def store_cells() -> Any:
+    """Stores tables of objects with clusters as results."""
+    return write_cells

@@ -10,12 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+import zarr
 from numpy.typing import NDArray
+from ome_zarr_models.v05.image_label import ImageLabel
+from PIL import Image
 
 from napari_histoseg.annotations.geojson import rasterize, read_geojson
 from napari_histoseg.errors import SettingsError
-from napari_histoseg.results import ClassRecord, Result, ResultStore, export
-from napari_histoseg.results.classmap import class_areas, regions
+from napari_histoseg.results import ClassRecord, Result, ResultStore, export, open_result
+from napari_histoseg.results.classbook import ClassBook
+from napari_histoseg.results.classmap import class_areas, regions, stored_classes
 from napari_histoseg.slide.geometry import Box
 
 CLASSES = [
@@ -98,7 +102,80 @@ def test_a_class_map_has_no_object_table(class_map: Result, tmp_path: Path) -> N
 
 
 def test_the_picture_has_the_colors_of_the_classes(class_map: Result, tmp_path: Path) -> None:
-    from PIL import Image
-
     picture = np.asarray(Image.open(export(class_map, tmp_path / "a.png")))
     assert picture[500, 700].tolist() == pytest.approx([255 - 0.3 * (255 - 0xD6), 255 - 0.3 * (255 - 0x27), 255 - 0.3 * (255 - 0x28)], abs=1)
+
+
+# -- classes that a person renamed, recolored and merged ----------------------------------------------------------------
+
+
+@pytest.fixture
+def renamed(class_map: Result) -> Result:
+    """Both glands are one class with another name and color; pixels are as they were."""
+    book = ClassBook(class_map)
+    book.merge([2, 1])
+    book.rename(2, "gland")
+    book.recolor(2, "#102030")
+    return class_map
+
+
+def test_merged_classes_have_their_area_together(renamed: Result, labels: NDArray[np.uint32]) -> None:
+    for result in (renamed, open_result(renamed.path)):
+        table = class_areas(result).set_index("class")
+        assert table.area_px.to_dict() == {"gland": int((labels > 0).sum()), "vessel": 0}
+    np.testing.assert_array_equal(renamed.labels, labels)
+    ClassBook(renamed).undo()
+    ClassBook(renamed).undo()
+    ClassBook(renamed).undo()
+    assert class_areas(renamed)["class"].tolist() == ["benign gland", "malignant gland", "vessel"]
+
+
+def test_merged_regions_have_no_border_inside(renamed: Result, labels: NDArray[np.uint32], tmp_path: Path) -> None:
+    found = sorted((shape for _, shape in regions(renamed)), key=lambda shape: -shape.area)
+    assert [len(shape.interiors) for shape in found] == [0, 0]
+    areas = read_geojson(export(renamed, tmp_path / "a.geojson"))
+    assert {(area.class_name, area.color) for area in areas} == {("gland", "#102030")}
+    again = rasterize(areas, renamed.frame, renamed.downsample, {"gland": 1})
+    np.testing.assert_array_equal(again, labels > 0)
+
+
+def test_csv_and_picture_have_the_new_classes(renamed: Result, tmp_path: Path) -> None:
+    assert pd.read_csv(export(renamed, tmp_path / "a.csv"))["class"].tolist() == ["gland", "vessel"]
+    picture = np.asarray(Image.open(export(renamed, tmp_path / "a.png")))
+    light = [255 - 0.3 * (255 - v) for v in (0x10, 0x20, 0x30)]
+    # Inside the disc, on what was its border, and in the ring.
+    for column in (700, 850, 900):
+        assert picture[500, column].tolist() == pytest.approx(light, abs=1)
+
+
+def test_a_copy_of_the_pyramid_names_every_stored_value(renamed: Result, labels: NDArray[np.uint32], tmp_path: Path) -> None:
+    group = zarr.open_group(export(renamed, tmp_path / "a.zarr"), mode="r")
+    np.testing.assert_array_equal(group["0"][:], labels)
+    label = ImageLabel.from_zarr(group).ome_attributes.image_label
+    assert {c.label_value: tuple(c.rgba) for c in label.colors} == {
+        0: (0xCC, 0xCC, 0xCC, 255),
+        1: (0x10, 0x20, 0x30, 255),
+        2: (0x10, 0x20, 0x30, 255),
+        3: (0x1F, 0x77, 0xB4, 255),
+    }
+    assert group.attrs["ome"]["image-label"]["properties"][1] == {"label-value": 1, "class": "gland"}
+
+
+def test_a_class_can_become_background_but_not_the_other_way_round(class_map: Result, labels: NDArray[np.uint32]) -> None:
+    book = ClassBook(class_map)
+    with pytest.raises(SettingsError, match=r"background \(0\) cannot become part"):
+        book.merge([1, 0])
+    book.merge([1], into=0)
+    table = class_areas(class_map).set_index("class")
+    assert table.area_px.to_dict() == {"malignant gland": int((labels == 2).sum()), "vessel": 0}
+    assert table.share["malignant gland"] == 1
+    assert [each.name for each, _ in regions(class_map)] == ["malignant gland"]
+    assert [c.value for c in stored_classes(class_map)] == [0, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "call", [lambda b: b.split(1, {1: 0, 2: 1}), lambda b: b.assign([1], 2), lambda b: b.relabel([1], [2], "x")], ids=["split", "assign", "relabel"]
+)
+def test_pixels_are_not_objects(class_map: Result, call: Any) -> None:
+    with pytest.raises(SettingsError, match=r"map of classes and has no objects\. Rename, recolor or merge"):
+        call(ClassBook(class_map))

@@ -196,10 +196,20 @@ def result_layers(result: Result) -> list[LayerData]:
         data, keywords, kind = labels_layer(arrays["labels"], name=name, metadata=dict(metadata), classes=classes, **common)
         if result.has_objects:
             keywords["features"] = status_table(result.objects)
+            if len(result.class_of) > 1:
+                keywords["colormap"] = _colors_of_objects(result)
         layers.append((data, keywords, kind))
     if pyramid := result.image_pyramid:
         layers.insert(0, _image_layer(result, list(pyramid), metadata, common))
     return layers
+
+
+def _colors_of_objects(result: Result) -> DirectLabelColormap:
+    """The colors of the classes that a result's objects have by now."""
+    from napari_histoseg.gui.inspectorcolors import object_colors_of
+
+    rows = result.stored_objects
+    return object_colors_of(rows["id"].to_numpy(), result.class_reader.state.values_of_frame(rows), result.classes)
 
 
 def _image_layer(result: Result, pyramid: list[Any], metadata: dict[str, Any], common: dict[str, Any]) -> LayerData:

@@ -93,6 +93,9 @@ class Moves:
         return cls(ids.astype(np.uint32), values.astype(np.int32), rows["corrected"].to_numpy().astype(bool))
 
 
+NO_MOVES = Moves()
+
+
 class Page(BaseModel):
     """How the classes stand after a step.
 
@@ -145,7 +148,8 @@ class ClassState:
     def by_value(self) -> dict[int, ClassRecord]:
         """The class that each stored value is shown as, merged ones included."""
         known = {each.value: each for each in self.classes}
-        return known | {old: known[new] for old, new in self.merged.items() if new in known}
+        merged = {old: known[new] for old, new in self.merged.items() if new in known}
+        return dict(sorted((known | merged).items()))
 
     @cached_property
     def _lookup(self) -> NDArray[np.int32]:
@@ -244,9 +248,9 @@ class BookReader:
         self.first = Page(classes=list(record.classes))
         self._seen: tuple[int, ...] | None = None
         self._book: Book | None = None
-        self._state = _state(Book(base=self.first), Moves(), plain=True)
+        self._state = _state(Book(base=self.first), NO_MOVES, plain=True)
         self._files: dict[str, Moves] = {}
-        self._folded: tuple[tuple[str, ...], Moves] = ((), Moves())
+        self._folded: tuple[tuple[str, ...], Moves] = ((), NO_MOVES)
 
     @property
     def book(self) -> Book | None:
@@ -296,19 +300,22 @@ class BookReader:
             return Book.model_validate(data)
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, ValidationError) as error:
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise ResultError(_damaged(self.folder, problems)) from error
+        except (OSError, ValueError) as error:
             raise ResultError(_damaged(self.folder, str(error))) from error
 
     def _take(self, book: Book | None) -> None:
         if book is None:
             # A book that begins anew names its files anew.
-            self._files, self._folded = {}, ((), Moves())
-            self._book, self._state = None, _state(Book(base=self.first), Moves(), plain=True)
+            self._files, self._folded = {}, ((), NO_MOVES)
+            self._book, self._state = None, _state(Book(base=self.first), NO_MOVES, plain=True)
             return
         files = tuple(page.objects for page in book.pages if page.objects is not None)
         known, moves = self._folded
         if files[: len(known)] != known:
-            known, moves = (), Moves()
+            known, moves = (), NO_MOVES
         try:
             for name in files[len(known) :]:
                 moves = moves.then(self.moves(name))
