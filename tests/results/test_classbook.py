@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from napari_histoseg.errors import ResultError, SettingsError, StorageError
-from napari_histoseg.results import ClassRecord, Result, classbook, export, open_result
+from napari_histoseg.results import ClassRecord, Result, ResultStore, classbook, classes, export, open_result
 from napari_histoseg.results.classbook import BookChange, ClassBook
 from napari_histoseg.results.classes import FILE, FOLDER, PALETTE, next_color
 from napari_histoseg.results.clusters import Clusters
@@ -441,6 +441,50 @@ def test_objects_that_were_cut_or_drawn_by_hand_have_the_classes_too(own: Result
     editor.undo()
     assert (own.objects.set_index("id").loc[ids[:3], "class"] == "dividing").all()
     assert "cluster" not in own.objects
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_pieces_of_an_object_have_its_cluster(scene: Any, new_record: Any, tmp_path: Path, renamed: bool) -> None:
+    clusters = np.arange(len(scene.objects)) % 2 + 1
+    objects = scene.objects.assign(**{"cluster": clusters.astype(np.int32), "class": [f"cluster {v}" for v in clusters]})
+    classes = [ClassRecord(value=v, name=f"cluster {v}") for v in (1, 2)]
+    store = ResultStore.create(tmp_path / "r", new_record(classes=classes, n_tiles=1), ("labels", "objects"))
+    frame = store.record.frame
+    store.add(0, frame, labels=(frame, scene.labels), objects=objects)
+    result = store.finish()
+    if renamed:
+        ClassBook(result).rename(2, "lymphocyte")
+    whole = objects[objects["area_um2"] > 60].iloc[1]
+    x, y = whole["centroid_x_um"] / 0.5, whole["centroid_y_um"] / 0.5
+    editor = Editor(result)
+    pieces = editor.split(int(whole["id"]), [(x - 40, y), (x + 40, y)])
+    assert len(pieces) == 2
+    shown = same_everywhere(result).set_index("id").loc[pieces]
+    assert shown["cluster"].tolist() == [whole["cluster"]] * 2
+    assert shown["class"].nunique() == 1
+    assert result.objects["cluster"].dtype == np.int32
+    assert set(Clusters.of(result).cluster.tolist()) == {1, 2}
+    ClassBook(result).merge([1, 2])
+    assert set(same_everywhere(result)["class"]) == {"cluster 1"}
+
+
+def test_a_reader_goes_on_while_another_process_tidies_up(cells: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    book, other = ClassBook(cells), open_result(cells.path)
+    ids = ids_of(cells, 1)
+    book.assign(ids[:1], 2)
+    read, met = classes.Moves.read.__func__, []
+
+    def late(cls: Any, path: Path) -> Any:
+        if not met:
+            met.append(path)
+            book.undo()
+            book.assign(ids[1:2], 3)
+        return read(cls, path)
+
+    monkeypatch.setattr(classes.Moves, "read", classmethod(late))
+    assert other.objects["corrected"].sum() == 1
+    assert not met[0].exists()
+    assert other.objects.set_index("id").loc[ids[:2], "cluster"].tolist() == [1, 3]
 
 
 # -- exports ------------------------------------------------------------------------------------------------------------

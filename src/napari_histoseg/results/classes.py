@@ -206,7 +206,8 @@ class ClassState:
 
     def over(self, objects: pd.DataFrame) -> pd.DataFrame:
         """A stored table as it is shown: columns ``class`` and ``cluster`` set, ``corrected`` where there are any."""
-        if self.plain:
+        # Objects that a person drew or cut have a class's name, but no cluster.
+        if self.plain and not (CLUSTER in objects.columns and objects[CLUSTER].hasnans):
             return objects
         values = self.values_of_frame(objects)
         names = self._class_names[values]
@@ -221,7 +222,7 @@ class ClassState:
 
     def over_table(self, rows: pa.Table, schema: pa.Schema) -> pa.Table:
         """The same for an Arrow table, in the shown table's schema."""
-        if self.plain:
+        if self.plain and not (CLUSTER in rows.column_names and rows[CLUSTER].null_count):
             return rows
         keys = [name for name in ("id", "class", CLUSTER) if name in rows.column_names]
         laid = self.over(rows.select(keys).to_pandas())
