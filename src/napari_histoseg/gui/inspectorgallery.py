@@ -122,8 +122,8 @@ class Gallery(QWidget):
             return
         work = partial(pictures_of, desk.slide, desk.result, desk.clusters, ranking(self.kind, desk.value))
         job = Job("Pictures of objects", work)
-        job.said.connect(lambda said: self._take(job, said))
-        job.failed.connect(lambda sentence: self._say(sentence) if job is self._job else None)
+        job.said.connect(self._take)
+        job.failed.connect(self._on_failed)
         self._job = job
         job.start()
 
@@ -143,9 +143,13 @@ class Gallery(QWidget):
         self.words.setText(words)
         self.words.setVisible(bool(words))
 
-    def _take(self, job: Job, said: Any) -> None:
+    def _on_failed(self, sentence: str) -> None:
+        if self.sender() is self._job:
+            self._say(sentence)
+
+    def _take(self, said: Any) -> None:
         """Pictures came; those of an earlier choice are thrown away."""
-        if job is not self._job:
+        if self.sender() is not self._job:
             return
         with QSignalBlocker(self.pictures):
             for position, pixels in said:

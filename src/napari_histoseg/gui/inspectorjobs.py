@@ -61,29 +61,29 @@ class Latest(QObject):
     def _begin(self) -> None:
         assert self._wanted is not None
         self._next = False
-        job = in_background(self._title, self._wanted[0], lambda value: self._on_done(job, value), lambda sentence: self._on_failed(job, sentence))
-        job.ended.connect(lambda: self._on_ended(job))
-        self._job = job
+        # Methods, not functions: Qt forgets them with this object.
+        self._job = in_background(self._title, self._wanted[0], self._on_done, self._on_failed)
+        self._job.ended.connect(self._on_ended)
 
-    def _take(self, job: Job) -> Done | None:
+    def _take(self) -> Done | None:
         """Who wants what a job brings; None when nobody does any more."""
-        if job is not self._job or self._next or self._wanted is None:
+        if self.sender() is not self._job or self._next or self._wanted is None:
             return None
         _, done = self._wanted
         self._wanted = None
         self.busy.emit(False)
         return done
 
-    def _on_done(self, job: Job, value: Any) -> None:
-        if (done := self._take(job)) is not None:
+    def _on_done(self, value: Any) -> None:
+        if (done := self._take()) is not None:
             done(value)
 
-    def _on_failed(self, job: Job, sentence: str) -> None:
-        if self._take(job) is not None:
+    def _on_failed(self, sentence: str) -> None:
+        if self._take() is not None:
             self.failed.emit(sentence)
 
-    def _on_ended(self, job: Job) -> None:
-        if job is self._job:
+    def _on_ended(self) -> None:
+        if self.sender() is self._job:
             self._job = None
             if self._wanted is not None:
                 self._begin()

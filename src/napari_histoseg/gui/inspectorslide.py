@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer
 
-from napari_histoseg.gui.background import in_background
 from napari_histoseg.gui.features import status_table
 from napari_histoseg.gui.highlight import center_of, clear_marks, fly_to, highlight
 from napari_histoseg.gui.inspectorcolors import object_colors_of
 from napari_histoseg.gui.inspectordesk import Desk
+from napari_histoseg.gui.inspectorjobs import Latest
 from napari_histoseg.gui.layers import KEY, class_colors, world_points
 from napari_histoseg.gui.shown import result_of
 from napari_histoseg.results.record import ClassRecord
@@ -42,6 +41,8 @@ class SlideLink(QObject):
         super().__init__(desk)
         self._viewer, self._desk = viewer, desk
         self._layer: Labels | None = None
+        self._status = Latest("Classes for the status bar", self)
+        self._status.failed.connect(desk.message)
         self._later = QTimer(self)
         self._later.setSingleShot(True)
         self._later.setInterval(SETTLE_MS)
@@ -76,22 +77,32 @@ class SlideLink(QObject):
         self._layer = self._desk.layer
         if self._layer is not None:
             self._layer.events.selected_label.connect(self._on_picked)
+            self._layer.events.features.connect(self._on_features)
         self._paint()
+
+    def _on_features(self, event: Any = None) -> None:
+        """Other docks tell of corrected objects by the layer's table."""
+        self._desk.follow()
 
     def _on_removed(self, event: Any = None) -> None:
         if self._layer is not None and self._layer not in self._viewer.layers:
-            self._layer.events.selected_label.disconnect(self._on_picked)
+            self._disconnect(self._layer)
             self._layer = self._desk.layer = None
 
     def _let_go(self) -> None:
         self._later.stop()
+        self._status.drop()
         layer, self._layer = self._layer, None
         if layer is not None:
-            layer.events.selected_label.disconnect(self._on_picked)
+            self._disconnect(layer)
             colors = layer.colormap
             if (plain := getattr(colors, "undimmed", None)) is not None:
                 layer.colormap = plain()
             clear_marks(self._viewer)
+
+    def _disconnect(self, layer: Labels) -> None:
+        layer.events.selected_label.disconnect(self._on_picked)
+        layer.events.features.disconnect(self._on_features)
 
     def _on_classes(self) -> None:
         self._paint()
@@ -139,11 +150,13 @@ class SlideLink(QObject):
             told.features = class_table(self._stored_classes())
             return
         result = desk.result
-        in_background("Classes for the status bar", lambda: status_table(result.objects), partial(self._give, told), desk.message.emit)
+        self._status.ask(lambda: (told, status_table(result.objects)), self._give)
 
-    def _give(self, layer: Any, table: Any) -> None:
-        if layer is self._layer and layer in self._viewer.layers:
-            layer.features = table
+    def _give(self, made: Any) -> None:
+        layer, table = made
+        now = self._layer
+        if now is not None and now is layer and now in self._viewer.layers:
+            now.features = table
 
     # -- places -------------------------------------------------------------------------------------------------------
 
