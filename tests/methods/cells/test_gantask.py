@@ -253,3 +253,19 @@ def test_the_class_head_starts_at_k_means(tmp_path: Path) -> None:
     network = learned.network()
     load_into(network, tmp_path / "w.safetensors")
     assert _agree(gantask.classify(network, crops)[0].argmax(1), Start(crops, 3).classes_of(crops)) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("given", "rates", "critics"),
+    [
+        ({"variant": "paper"}, [1e-4, 1e-4, 2e-4], 5),
+        ({"variant": "improved"}, [5e-4, 5e-4, 1e-3], 2),
+        ({"variant": "paper", "learning_rate": 3e-4, "critic_steps": 1}, [3e-4, 1e-4, 2e-4], 1),
+    ],
+)
+def test_each_variant_has_its_own_rates_unless_they_are_given(given: dict[str, Any], rates: list[float], critics: int) -> None:
+    learned = GanTask(GanTraining.parse({"width": 4, "batch": 4, **given}), nuclei(9), nuclei(9))
+    groups = learned.optimizers(learned.network()).param_groups
+    assert [group["lr"] for group in groups] == rates
+    assert {group["betas"] for group in groups} == {(0.5, 0.9)}
+    assert len(learned.batch_at(np.random.default_rng(0), 0)["image"]) == 4 * critics

@@ -37,7 +37,7 @@ class Crops(Protocol):
 class GanTask:
     """Learning kinds of nuclei without labels (paper 3.3).
 
-    A step is ``critic_steps`` steps of the critic, then one of the generator together with the class head. The generator
+    A step is some steps of the critic (``critic_steps``), then one of the generator together with the class head. The generator
     wants the critic's approval and that the class head finds the class it was given; the class head, and what it sees
     through, want the latter (Hu et al. 2018, whom the paper follows). ``improved`` adds two wishes of the class head: that
     generated nuclei keep their class when they are turned and restained, and that two such views of a real nucleus share as
@@ -57,12 +57,12 @@ class GanTask:
         self.provenance = dict(provenance or {})
         kept = np.sort(np.random.default_rng(settings.seed).permutation(len(val))[:MOST_SCORED])
         self.val: NDArray[np.uint8] = np.asarray(val[kept])
-        self.start = Start(crops, settings.classes, settings.seed) if settings.improved else None
+        self.start = Start(crops, settings.n_classes, settings.seed) if settings.improved else None
 
     def network(self) -> InfoGan:
         """A fresh network."""
         settings = self.settings
-        return InfoGan(settings.classes, settings.z_dim, settings.width, own_trunk=settings.improved)
+        return InfoGan(settings.n_classes, settings.z_dim, settings.width, own_trunk=settings.improved)
 
     def optimizers(self, network: nn.Module) -> Optimizers:
         """Adam at a rate for each: generator, critic, class head. A shared trunk is in the latter two."""
@@ -73,15 +73,15 @@ class GanTask:
             return torch.optim.AdamW(parameters, lr=rate, betas=BETAS, weight_decay=settings.weight_decay)
 
         return Optimizers(
-            generator=adam(network.generator.parameters(), settings.learning_rate),
-            critic=adam(network.critic_parameters(), settings.critic_rate),
-            classes=adam(network.class_parameters(), settings.class_rate),
+            generator=adam(network.generator.parameters(), settings.own("learning_rate")),
+            critic=adam(network.critic_parameters(), settings.own("critic_rate")),
+            classes=adam(network.class_parameters(), settings.own("class_rate")),
         )
 
     def batch_at(self, rng: np.random.Generator, step: int) -> dict[str, NDArray[np.generic]]:
         """Real nuclei of all critic steps and of the views; noise, classes, interpolation, and how the views are turned and stained."""
         settings = self.settings
-        real = settings.batch * settings.critic_steps
+        real = settings.batch * settings.critics
         made = real + settings.batch
         views = settings.batch + 2 * settings.view_batch
         pair = self._draw(rng, settings.view_batch if settings.improved else 0)
@@ -90,7 +90,7 @@ class GanTask:
             "pair": pair,
             "anchor": np.zeros(0, np.int64) if self.start is None else self.start.classes_of(pair.transpose(0, 2, 3, 1)),
             "noise": rng.standard_normal((made, settings.z_dim), np.float32),
-            "category": rng.integers(0, settings.classes, made),
+            "category": rng.integers(0, settings.n_classes, made),
             "mix": rng.random(real, np.float32),
             **_views(rng, views, settings.stain_jitter),
         }
@@ -126,7 +126,7 @@ class GanTask:
         real = _scaled(batch["image"])
         loss, distance = self._train_critic(network, optimizers["critic"], real, batch)
         lost = self._train_generator(network, optimizers, batch)
-        parts = {"critic distance": distance, "mutual information": 1 - lost / float(np.log(settings.classes))}
+        parts = {"critic distance": distance, "mutual information": 1 - lost / float(np.log(settings.n_classes))}
         if len(batch["pair"]):
             parts["shared information"] = self._train_views(network, optimizers["classes"], batch, step)
         parts["class balance"] = self._balance(network, real[: settings.batch])
@@ -179,7 +179,7 @@ class GanTask:
         if not starting:
             loss = loss - settings.real_weight * shared
         _descend(optimizer, loss, network.class_parameters())
-        return float(shared.detach()) / float(np.log(settings.classes))
+        return float(shared.detach()) / float(np.log(settings.n_classes))
 
     @torch.no_grad()
     def _balance(self, network: InfoGan, real: Tensor) -> float:
@@ -219,7 +219,7 @@ class GanTask:
             architecture=settings.variant,
             width=settings.width,
             mpp=float(self.provenance.get("mpp", 0.25)),
-            classes=[{"value": i + 1, "name": f"cluster {i + 1}"} for i in range(settings.classes)],
+            classes=[{"value": i + 1, "name": f"cluster {i + 1}"} for i in range(settings.n_classes)],
         )  # fmt: skip
 
 
