@@ -21,8 +21,8 @@ from scipy import ndimage
 from skimage import color, feature, measure, morphology, segmentation
 
 from napari_histoseg.methods.nuclei.decode import decode_boundary, decode_votes
-from napari_histoseg.methods.nuclei.measure import object_table
-from napari_histoseg.methods.nuclei.trace import outlines, to_wkb
+from napari_histoseg.objects.measure import object_table
+from napari_histoseg.objects.trace import outlines, to_wkb
 
 MPP = 0.25
 

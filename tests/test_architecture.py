@@ -25,11 +25,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "slide": {"errors"},
     "tiling": {"errors", "slide"},
+    "objects": {"errors", "slide"},
     "metrics": {"errors", "slide"},
-    "results": {"errors", "slide", "tiling"},
-    "annotations": {"errors", "slide", "results"},
+    "results": {"errors", "slide", "tiling", "objects"},
+    "annotations": {"errors", "slide", "results", "objects"},
     "nn": {"errors"},
-    "methods": {"errors", "slide", "tiling", "nn"},
+    "methods": {"errors", "slide", "tiling", "objects", "nn"},
     "predict": {"errors", "slide", "tiling", "methods", "nn", "results"},
     "train": {"errors", "nn"},
 }
@@ -44,6 +45,8 @@ ALSO: dict[str, set[str]] = {
     # Objects come from results and from GeoJSON as well as from label images.
     "methods.cells.sources": {"results"},
     "methods.cells.polygons": {"annotations"},
+    # Classes are learned from a result of nuclei too, with features from the device that runs use.
+    "methods.cells.train": {"results", "predict.device"},
     # It looks at the pictures of a patch dataset.
     "methods.stain.pictures": {"annotations"},
     # The training can be called: ``napari_histoseg.train(...)``.
@@ -51,7 +54,7 @@ ALSO: dict[str, set[str]] = {
 }
 #: What a method's own training may use, besides what every method may.
 TRAINING = {"train", "annotations", "metrics"}
-TRAINING_MODULES = {"train", "task", "gantask"}
+TRAINING_MODULES = {"train", "task", "gantask", "gantrain"}
 
 
 @dataclass(frozen=True)

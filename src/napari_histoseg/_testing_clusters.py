@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from napari_histoseg.objects.colors import PALETTE
 from napari_histoseg.results import ClassRecord, Result, ResultStore, RunRecord, SlideRecord
-from napari_histoseg.results.classes import PALETTE
 from napari_histoseg.slide.geometry import Box
 
 if TYPE_CHECKING:

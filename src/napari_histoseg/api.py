@@ -145,7 +145,7 @@ def train(
     ----------
     method : str
     dataset : path
-        Folder with ``dataset.json``.
+        Folder with ``dataset.json``; for ``cells`` also a result's folder.
     out : path
         The ``.safetensors`` file to write; the learning curve goes beside it.
     resume : bool
@@ -189,14 +189,20 @@ def iter_train(
     if not target.parent.is_dir():
         raise DatasetError(f"The folder {target.parent} for the weights does not exist. Make it first, or choose another.")
     from napari_histoseg.train.loop import fit, never
+    from napari_histoseg.train.task import OwnTraining
 
-    return fit(chosen.train_task(_looked_at(Path(dataset), stain, stain_method), model), target, resume=resume, stop=stop or never)
+    task = chosen.train_task(_looked_at(Path(dataset), stain, stain_method), model)
+    if isinstance(task, OwnTraining):
+        return task.events(target, resume, stop or never)
+    return fit(task, target, resume=resume, stop=stop or never)
 
 
-def _looked_at(dataset: Path, stain: Any, method: str | None) -> PatchDataset:
-    """The dataset, its pictures in the colors of ``stain``."""
+def _looked_at(dataset: Path, stain: Any, method: str | None) -> Path | PatchDataset:
+    """The dataset, its pictures in the colors of ``stain``; a result's folder as it is."""
     from napari_histoseg.annotations.dataset import read_dataset
 
+    if (dataset / "run.json").is_file() and stain is None:
+        return dataset
     read = read_dataset(dataset)
     if stain is None:
         return read

@@ -123,7 +123,7 @@ def test_rotated_alike_the_labels_lie_straight(slide: Slide) -> None:
 
 def result_of(path: Path, slide: Slide) -> Result:
     """A result with the nuclei of the slide."""
-    from napari_histoseg.methods.nuclei.measure import object_table
+    from napari_histoseg.objects.measure import object_table
 
     about = SlideRecord(name=slide.name, fingerprint=slide.fingerprint(), width=WIDTH, height=HEIGHT, mpp=MPP)
     record = RunRecord(method="nuclei", slide=about, mpp=MPP, frame=WHOLE, tile_px=512, halo_px=0, n_tiles=1)

@@ -130,14 +130,15 @@ def test_real_tissue_neither_floods_nor_vanishes(data_dir):
 
 
 def test_warm_up_runs_every_kernel():
-    from napari_histoseg.methods.nuclei import decode, kernels, measure, seeds, trace
+    from napari_histoseg.methods.nuclei import decode, seeds
+    from napari_histoseg.objects import measure, runs, trace
     from napari_histoseg.methods.nuclei.warm import warm_up
 
     warm_up()
     # Kernels that only other kernels call are compiled into these, and have no code of their own after a cached load.
     inner = {"_chain", "_end", "_has", "_is_gap", "_join", "_lattice_points"}
     inner |= {"_lowest_between", "_root", "_touch", "_turn"}
-    for module in (kernels, seeds, decode, measure, trace):
+    for module in (runs, seeds, decode, measure, trace):
         compiled = {name: f.signatures for name, f in vars(module).items() if hasattr(f, "signatures")}
         assert compiled
         assert [name for name, found in compiled.items() if not found and name not in inner] == []

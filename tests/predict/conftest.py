@@ -89,7 +89,7 @@ class BlobMethod:
     def prepare(self, slide: Any, settings: Any, weights: Path | None) -> Any:
         return slide
 
-    def load(self, settings: Any, weights: Path | None, device: Any, precision: Any) -> BlobModel:
+    def load(self, slide: Any, settings: Any, weights: Path | None, device: Any, precision: Any) -> BlobModel:
         self.models.append(BlobModel(settings, self.steps, self.given))
         return self.models[-1]
 

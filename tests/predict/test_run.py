@@ -228,7 +228,7 @@ def test_batches_on_a_card_give_what_the_cores_give(blobs: Any, picture: NDArray
     from napari_histoseg.tiling import Tile, TileGrid
 
     slide = opened(picture)
-    work = Work(slide, blobs.load(blobs.spec.settings(), None, None, None), 0.5, 1.0, slide.bounds)
+    work = Work(slide, blobs.load(slide, blobs.spec.settings(), None, None, None), 0.5, 1.0, slide.bounds)
     grid = TileGrid(slide.bounds, 128, 32, 0.5)
     said: list[str] = []
     one = {d.tile.index: d for d in _side_by_side(work, iter(grid), said.append)}
@@ -245,7 +245,7 @@ def test_a_full_card_gets_smaller_batches(blobs: Any, picture: NDArray[np.uint8]
     from napari_histoseg.tiling import TileGrid
 
     slide = opened(picture)
-    model = blobs.load(blobs.spec.settings(), None, None, None)
+    model = blobs.load(None, blobs.spec.settings(), None, None, None)
     forward = model.forward
 
     def small(images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from napari_histoseg.errors import ResultError, SettingsError, StorageError
+from napari_histoseg.objects.colors import PALETTE, next_color
 from napari_histoseg.results import ClassRecord, Result, ResultStore, classbook, classes, export, open_result
 from napari_histoseg.results.classbook import BookChange, ClassBook
-from napari_histoseg.results.classes import FILE, FOLDER, PALETTE, next_color
+from napari_histoseg.results.classes import FILE, FOLDER
 from napari_histoseg.results.clusters import Clusters
 from napari_histoseg.results.edit import Editor
 from napari_histoseg.results.lock import Lock

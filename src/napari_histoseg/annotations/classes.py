@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from napari_histoseg.annotations.dataset import Patch, PatchClass, PatchDataset
 from napari_histoseg.annotations.masks import BACKGROUND, Tally
 from napari_histoseg.errors import DatasetError
+from napari_histoseg.objects.colors import PALETTE
 
-PALETTE = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#469990", "#9a6324")
 BACKGROUND_COLOR = "#a0a0a0"
 LARGEST = 254
 

@@ -17,9 +17,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_histoseg.annotations.classes import PALETTE
 from napari_histoseg.annotations.dataset import PatchClass
 from napari_histoseg.gui.folders import FolderPicker
+from napari_histoseg.objects.colors import PALETTE
 
 MPP_TIP = "At 2 µm/px a gland is a hand's breadth of pixels; nuclei need 0.25 to 0.5. It cannot be changed later."
 

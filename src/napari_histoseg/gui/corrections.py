@@ -181,7 +181,7 @@ class Corrections:
 
     def _measure(self, labels: NDArray[np.int32], box: Box) -> pd.DataFrame:
         """The run's own measurements, for objects that a person made."""
-        from napari_histoseg.methods.nuclei.measure import object_table
+        from napari_histoseg.objects.measure import object_table
 
         assert self._slide is not None
         mpp = self.result.mpp or 1.0

@@ -133,8 +133,15 @@ class Model(Protocol):
     classes: list[dict[str, Any]]
     """Class value, name and color."""
 
-    def fit(self, survey: Survey) -> Iterator[tuple[int, int]]:
-        """See the slide once, before the first tile, and say how far it is: (done, total). Empty where nothing is fitted."""
+    @property
+    def settings(self) -> RunSettings:
+        """As used, for the run record: what was given as an array, or is said by the weights, is named."""
+
+    def fit(self, survey: Survey) -> Iterator[tuple[int, int] | str]:
+        """See the slide once, before the first tile, and say how far it is, (done, total), or what a person should know.
+
+        Empty where nothing is fitted.
+        """
 
     def forward(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(n, h, w, 3) uint8 → (n, c, h, w) float32 network output."""
@@ -168,9 +175,9 @@ class Method(Protocol):
         """The slide as the method reads it; most read it as it is."""
 
     def load(
-        self, settings: RunSettings, weights: Path | None, device: torch.device, precision: torch.dtype
+        self, slide: Slide, settings: RunSettings, weights: Path | None, device: torch.device, precision: torch.dtype
     ) -> Model:
-        """Build the model; imports torch and reads weights."""
+        """Build the model for a slide; imports torch and reads weights."""
 
     def train_task(self, dataset: Path | PatchDataset, settings: TrainSettings) -> TrainTask:
         """The training task over a patch dataset; raises where the method has no training."""
@@ -190,7 +197,7 @@ class MethodPackage:
         return slide
 
     def load(
-        self, settings: RunSettings, weights: Path | None, device: torch.device, precision: torch.dtype
+        self, slide: Slide, settings: RunSettings, weights: Path | None, device: torch.device, precision: torch.dtype
     ) -> Model:
         """Build the model that the settings and the weights name."""
         assert isinstance(settings, self.spec.settings)

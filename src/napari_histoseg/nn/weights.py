@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,14 +60,27 @@ def save_weights(path: Path, network: nn.Module, card: ModelCard, half: bool = F
     half : bool
         Store floating-point tensors as float16, half the size; they are widened again when loaded.
     """
-    from safetensors.torch import save_file
-
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     if half:
         state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    save_tensors(path, state, card)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], card: ModelCard) -> None:
+    """Write tensors by name, and a card; the file appears whole or not at all."""
+    from safetensors.torch import save_file
+
     partial = path.with_name(path.name + ".partial")
-    save_file(state, partial, metadata={CARD_KEY: card.model_dump_json()})
+    save_file(dict(tensors), partial, metadata={CARD_KEY: card.model_dump_json()})
     os.replace(partial, path)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file by name; read its card first, which checks the file."""
+    from safetensors.torch import load_file
+
+    tensors: dict[str, Tensor] = load_file(path)
+    return tensors
 
 
 def read_card(path: Path, method: str | None = None) -> ModelCard:
@@ -112,9 +126,7 @@ def load_into(network: nn.Module, path: Path) -> None:
     WeightsError
         If names or shapes differ from the network's.
     """
-    from safetensors.torch import load_file
-
-    state: dict[str, Tensor] = load_file(path)
+    state = load_tensors(path)
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     expected = network.state_dict()
     wrong = sorted(k for k in expected.keys() | state.keys() if k not in state or k not in expected or state[k].shape != expected[k].shape)

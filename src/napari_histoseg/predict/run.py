@@ -89,9 +89,9 @@ def iter_run(
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
     slide = chosen.prepare(slide, settings, weights)
-    model = chosen.load(settings, weights, device, precision)
+    model = chosen.load(slide, settings, weights, device, precision)
     plan = make_plan(slide, model, settings, region, tissue)
-    record = _record(method, slide, plan, model, settings, region, str(device.type), str(precision).removeprefix("torch."))
+    record = _record(method, slide, plan, model, model.settings, region, str(device.type), str(precision).removeprefix("torch."))
     if resume and out is not None and (out / "run.json").exists():
         store = ResultStore.resume(out, record)
     else:
@@ -149,14 +149,14 @@ class _Run:
             yield self._say("No tissue was found in the region, so nothing was computed. Set tissue_only to false to compute it all the same.")
         work = Work(self.slide, self.model, plan.mpp, plan.downsample, Box(0, 0, *self.slide.size_at(plan.mpp)))
         if left:
-            for fitted, steps in self.model.fit(self._survey(work)):
-                yield Fitting(fitted, steps)
-        said: list[str] = []
+            for said in self.model.fit(self._survey(work)):
+                yield self._say(said) if isinstance(said, str) else Fitting(*said)
+        notes: list[str] = []
         order = nearest_first(plan.grid, left, _working(focus, plan.downsample))
-        with closing(run_tiles(work, order, device, self.settings.batch_tiles, plan.grid.tile_px, said.append)) as tiles:
+        with closing(run_tiles(work, order, device, self.settings.batch_tiles, plan.grid.tile_px, notes.append)) as tiles:
             for count, tile in enumerate(tiles, total - len(left) + 1):
-                while said:
-                    yield self._say(said.pop(0))
+                while notes:
+                    yield self._say(notes.pop(0))
                 if tile.problem is not None or tile.output is None:
                     yield self._missing(tile)
                 else:

@@ -18,7 +18,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from napari_histoseg.errors import ResultError, SettingsError
-from napari_histoseg.results.classes import FILE, FOLDER, Book, ClassState, Moves, Page, next_color
+from napari_histoseg.objects.colors import next_color
+from napari_histoseg.results.classes import FILE, FOLDER, Book, ClassState, Moves, Page
 from napari_histoseg.results.files import atomic, storage_errors
 from napari_histoseg.results.journal import user
 from napari_histoseg.results.lock import Lock

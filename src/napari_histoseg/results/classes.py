@@ -6,9 +6,8 @@ change; everything that reads a result reads them here. A result without a book 
 
 from __future__ import annotations
 
-import colorsys
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,21 +27,6 @@ FOLDER = "classes"
 FORMAT = 1
 CLUSTER, CORRECTED, EMBEDDING = "cluster", "corrected", "embedding_"
 """Columns of an object table: the class's value; whether a person gave it; numbers that place the object among others."""
-PALETTE = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#469990", "#9a6324")
-_GOLDEN = 0.618033988749895
-
-
-def next_color(taken: Collection[str]) -> str:
-    """A color ``#rrggbb`` that is not among those taken, well apart from the first ones."""
-    used = {color.lower() for color in taken}
-    if free := [color for color in PALETTE if color not in used]:
-        return free[0]
-    for step in range(len(used) + 1):
-        red, green, blue = colorsys.hsv_to_rgb((0.05 + step * _GOLDEN) % 1, 0.55 + 0.4 * (step % 2), 0.75)
-        color = f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
-        if color not in used:
-            break
-    return color
 
 
 def embedding_columns(names: Sequence[str]) -> list[str]:

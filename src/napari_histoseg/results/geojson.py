@@ -19,7 +19,8 @@ import pandas as pd
 import shapely
 from numpy.typing import NDArray
 
-from napari_histoseg.results.classes import CLUSTER, CORRECTED, EMBEDDING, PALETTE
+from napari_histoseg.objects.colors import PALETTE
+from napari_histoseg.results.classes import CLUSTER, CORRECTED, EMBEDDING
 from napari_histoseg.results.files import Step, no_step
 from napari_histoseg.results.pyramid import rgb
 from napari_histoseg.results.result import Result

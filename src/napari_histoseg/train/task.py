@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from napari_histoseg.methods.settings import TrainSettings
     from napari_histoseg.nn.weights import ModelCard
+    from napari_histoseg.train.loop import TrainEvent
 
 Sample = Mapping[str, NDArray[np.generic]]
 """One crop and its targets by name; ``image`` is (3, h, w) uint8."""
@@ -55,6 +57,14 @@ class MixedTask(Training, Protocol):
 
     def losses(self, network: nn.Module, image: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Scalar losses by name, their sum is minimized; the same names in every batch. ``image`` is (n, 3, h, w) in 0–1."""
+
+
+@runtime_checkable
+class OwnTraining(Protocol):
+    """A method that learns without the loop, where there is no network to train."""
+
+    def events(self, out: Path, resume: bool, stop: Callable[[], bool]) -> Generator[TrainEvent, None, None]:
+        """Learn, and write the weights file ``out``; events as the loop's."""
 
 
 @runtime_checkable

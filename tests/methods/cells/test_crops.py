@@ -15,7 +15,7 @@ from napari_histoseg.errors import SettingsError, TileError
 from napari_histoseg.methods.cells.crops import CropStyle, crops_of, iter_crops, reach_px, sample_of, windows_of
 from napari_histoseg.methods.cells.objects import ObjectIndex
 from napari_histoseg.methods.cells.sources import LabelImage, source_of
-from napari_histoseg.methods.nuclei.measure import MEASUREMENTS, measure
+from napari_histoseg.objects.measure import MEASUREMENTS, measure
 from napari_histoseg.slide import Box, Slide, open_slide
 
 WIDTH, HEIGHT, MPP = 420, 330, 0.5

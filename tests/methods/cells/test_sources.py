@@ -25,7 +25,7 @@ from napari_histoseg.methods.cells import polygons
 from napari_histoseg.methods.cells.objects import ObjectIndex
 from napari_histoseg.methods.cells.planes import Plane
 from napari_histoseg.methods.cells.sources import LabelImage, LabelSource, ObjectSource, source_of
-from napari_histoseg.methods.nuclei.measure import object_table
+from napari_histoseg.objects.measure import object_table
 from napari_histoseg.results import ClassRecord, Result, ResultStore, RunRecord, SlideRecord
 from napari_histoseg.slide import Box, Slide, open_slide
 

@@ -268,7 +268,7 @@ def iter_crops(
     seed : int
         Of the sample.
     measure : callable, optional
-        As ``methods.nuclei.measure.measure``: (labels, image, *, mpp, origin_um) -> DataFrame with ``id``.
+        As ``objects.measure.measure``: (labels, image, *, mpp, origin_um) -> DataFrame with ``id``.
     on_error : callable, optional
         Told about tiles that cannot be read, whose objects are left out; without it that is raised.
 

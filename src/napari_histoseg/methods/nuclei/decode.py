@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from napari_histoseg.objects import runs as pixel_runs
+from napari_histoseg.objects.runs import Float32, Int32
 from napari_histoseg.slide.compiled import kernel
 
-from . import kernels
-from .kernels import Float32, Int32
 from .seeds import Mask, find_peaks, merge_peaks, nearest_peak, watershed
 
 __all__ = [
@@ -232,64 +232,64 @@ def tidy(
         Where labels may grow to, by at most ``grow_px`` pixels.
     """
     labels, width = np.ascontiguousarray(labels, np.int32), labels.shape[1]
-    rows, starts, values = kernels.encode_runs(labels)
-    kernels.drop_fragments(starts, values, *kernels.connect_runs(rows, starts, values, width))
+    rows, starts, values = pixel_runs.encode_runs(labels)
+    pixel_runs.drop_fragments(starts, values, *pixel_runs.connect_runs(rows, starts, values, width))
     if foreground is not None and grow_px > 0:
         labels = np.empty(labels.shape, np.int32)
-        kernels.paint_runs(starts, values, labels.reshape(-1))
-        kernels.grow(labels, foreground, grow_px)
-        rows, starts, values = kernels.encode_runs(labels)
-    components, count = kernels.connect_runs(rows, starts, values, width)
-    kernels.fill_enclosed(rows, starts, values, components, count, width)
-    kernels.drop_small(starts, values, min_area_px)
-    count = kernels.renumber(values)
+        pixel_runs.paint_runs(starts, values, labels.reshape(-1))
+        pixel_runs.grow(labels, foreground, grow_px)
+        rows, starts, values = pixel_runs.encode_runs(labels)
+    components, count = pixel_runs.connect_runs(rows, starts, values, width)
+    pixel_runs.fill_enclosed(rows, starts, values, components, count, width)
+    pixel_runs.drop_small(starts, values, min_area_px)
+    count = pixel_runs.renumber(values)
     out = np.empty(labels.shape, np.int32)
-    kernels.paint_runs(starts, values, out.reshape(-1))
+    pixel_runs.paint_runs(starts, values, out.reshape(-1))
     flat = np.ascontiguousarray(probability, np.float32).reshape(-1)
-    return Decoded(out, kernels.mean_in_runs(starts, values, flat, count))
+    return Decoded(out, pixel_runs.mean_in_runs(starts, values, flat, count))
 
 
 def keep_largest_component(labels: Int32) -> Int32:
     """Keep only the largest 4-connected part of each id; of equal parts the first in raster order."""
-    rows, starts, values = kernels.encode_runs(np.ascontiguousarray(labels, np.int32))
-    kernels.drop_fragments(starts, values, *kernels.connect_runs(rows, starts, values, labels.shape[1]))
+    rows, starts, values = pixel_runs.encode_runs(np.ascontiguousarray(labels, np.int32))
+    pixel_runs.drop_fragments(starts, values, *pixel_runs.connect_runs(rows, starts, values, labels.shape[1]))
     return _painted(labels, starts, values)
 
 
 def fill_holes(labels: Int32) -> Int32:
     """Fill every hole: 4-connected background off the image border that touches one id only."""
     width = labels.shape[1]
-    rows, starts, values = kernels.encode_runs(np.ascontiguousarray(labels, np.int32))
-    components, count = kernels.connect_runs(rows, starts, values, width)
-    kernels.fill_enclosed(rows, starts, values, components, count, width)
+    rows, starts, values = pixel_runs.encode_runs(np.ascontiguousarray(labels, np.int32))
+    components, count = pixel_runs.connect_runs(rows, starts, values, width)
+    pixel_runs.fill_enclosed(rows, starts, values, components, count, width)
     return _painted(labels, starts, values)
 
 
 def remove_small(labels: Int32, min_area_px: int) -> Int32:
     """Drop the ids of fewer than ``min_area_px`` pixels."""
-    _, starts, values = kernels.encode_runs(np.ascontiguousarray(labels, np.int32))
-    kernels.drop_small(starts, values, min_area_px)
+    _, starts, values = pixel_runs.encode_runs(np.ascontiguousarray(labels, np.int32))
+    pixel_runs.drop_small(starts, values, min_area_px)
     return _painted(labels, starts, values)
 
 
 def relabel(labels: Int32) -> tuple[Int32, int]:
     """Give labels the ids 1 to n in the raster order of their first pixels; returns them and n."""
-    _, starts, values = kernels.encode_runs(np.ascontiguousarray(labels, np.int32))
-    count = kernels.renumber(values)
+    _, starts, values = pixel_runs.encode_runs(np.ascontiguousarray(labels, np.int32))
+    count = pixel_runs.renumber(values)
     return _painted(labels, starts, values), count
 
 
 def mean_probability(labels: Int32, probability: Float32, count: int | None = None) -> Float32:
     """Average a map over each id from 1 to ``count`` (default the largest); NaN for an id without pixels."""
-    _, starts, values = kernels.encode_runs(np.ascontiguousarray(labels, np.int32))
+    _, starts, values = pixel_runs.encode_runs(np.ascontiguousarray(labels, np.int32))
     if count is None:
         count = int(values.max(initial=0))
-    return kernels.mean_in_runs(starts, values, np.ascontiguousarray(probability, np.float32).reshape(-1), count)
+    return pixel_runs.mean_in_runs(starts, values, np.ascontiguousarray(probability, np.float32).reshape(-1), count)
 
 
 def _painted(labels: Int32, starts: Int32, values: Int32) -> Int32:
     out = np.empty(labels.shape, np.int32)
-    kernels.paint_runs(starts, values, out.reshape(-1))
+    pixel_runs.paint_runs(starts, values, out.reshape(-1))
     return out
 
 

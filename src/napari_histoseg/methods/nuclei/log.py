@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_histoseg.errors import RegionError
+from napari_histoseg.objects.measure import UInt8, stain_table
+from napari_histoseg.objects.runs import Float32, Int32
 
 from .decode import Decoded, distance, fill_holes, tidy
-from .kernels import Float32, Int32
-from .measure import UInt8, stain_table
 from .seeds import Mask, find_peaks, merge_peaks, watershed
 
 UInt16 = npt.NDArray[np.uint16]

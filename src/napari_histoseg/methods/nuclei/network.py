@@ -2,53 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_histoseg.nn.blocks import Residual, conv_bn_relu
+from napari_histoseg.nn.compact import CompactNet
 
 MARGIN_STRIDE = 16
 """Tiles must start at multiples of this many pixels, so that pooling falls on the same grid in every tile."""
-
-
-class CompactNet(nn.Module):
-    """Nucleus probability and the vector to the nucleus' centroid, at full resolution.
-
-    A pixel-unshuffle stem puts the work at half resolution and below; features are added, not concatenated, on the way
-    up. About 6 GFLOP a 256 × 256 tile at width 32, a quarter of the paper's U-Net.
-
-    Output channels: nucleus logit, then the offset (dy, dx) in units of ``OFFSET_UNIT_PX`` pixels.
-    """
-
-    channels_out = 3
-
-    def __init__(self, width: int = 32) -> None:
-        super().__init__()
-        widths = [width, 2 * width, 4 * width, 6 * width]
-        self.stem = nn.Sequential(nn.PixelUnshuffle(2), conv_bn_relu(12, width))
-        self.down = nn.ModuleList([Residual(width)])
-        for above, below in pairwise(widths):
-            self.down.append(nn.Sequential(conv_bn_relu(above, below, stride=2), Residual(below)))
-        self.lateral = nn.ModuleList(
-            [nn.Conv2d(below, above, 1) for above, below in pairwise(widths)]
-        )
-        self.up = nn.ModuleList([Residual(w) for w in widths[:-1]])
-        self.head = nn.Sequential(conv_bn_relu(width, width), nn.Conv2d(width, 4 * self.channels_out, 1), nn.PixelShuffle(2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, 3, h, w) in 0–1 → (n, 3, h, w); h and w divisible by 16."""
-        x = self.stem(x - 0.5)
-        levels = []
-        for down in self.down:
-            x = down(x)
-            levels.append(x)
-        for i in range(len(self.up) - 1, -1, -1):
-            x = self.up[i](levels[i] + functional.interpolate(self.lateral[i](x), scale_factor=2.0, mode="nearest"))
-        out: Tensor = self.head(x)
-        return out
 
 
 class PaperUNet(nn.Module):

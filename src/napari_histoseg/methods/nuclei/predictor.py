@@ -18,12 +18,12 @@ from napari_histoseg.errors import RegionError
 from napari_histoseg.methods.base import Survey, TileFrame, TileOutput
 from napari_histoseg.methods.nuclei.config import NucleiSettings
 from napari_histoseg.methods.nuclei.decode import Decoded, decode_boundary, decode_votes
-from napari_histoseg.methods.nuclei.kernels import encode_runs
-from napari_histoseg.methods.nuclei.measure import neighbors, object_table
 from napari_histoseg.methods.nuclei.network import MARGIN_STRIDE, build
 from napari_histoseg.methods.nuclei.targets import OFFSET_UNIT_PX
 from napari_histoseg.nn.inference import keep_freed_memory, prepared, to_input
 from napari_histoseg.nn.weights import ModelCard, load_into, read_card, sha256_of
+from napari_histoseg.objects.measure import neighbors, object_table
+from napari_histoseg.objects.runs import encode_runs
 from napari_histoseg.slide import Box
 
 WEIGHTS = Path(__file__).parent / "weights"

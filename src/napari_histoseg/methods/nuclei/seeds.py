@@ -11,9 +11,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from napari_histoseg.objects.runs import Float32, Int32, Int64, connect_runs, encode_runs, paint_runs
 from napari_histoseg.slide.compiled import kernel
-
-from .kernels import Float32, Int32, Int64, connect_runs, encode_runs, paint_runs
 
 Mask = npt.NDArray[np.bool_]
 

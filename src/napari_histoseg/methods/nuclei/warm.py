@@ -11,6 +11,8 @@ def warm_up() -> None:
     Takes seconds on the first use of an installation and a fraction of one later, when the compiled code
     comes from the disk; a worker may do it while weights load.
     """
+    from napari_histoseg.objects.measure import object_table
+
     from .decode import (
         decode_boundary,
         decode_votes,
@@ -19,7 +21,6 @@ def warm_up() -> None:
         relabel,
         remove_small,
     )
-    from .measure import object_table
 
     nucleus = np.zeros((16, 32), np.float32)
     nucleus[4:12, 4:28] = 1

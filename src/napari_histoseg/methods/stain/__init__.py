@@ -37,12 +37,13 @@ class StainPackage(MethodPackage):
         return slide.with_stain(normalizer)
 
     def load(
-        self, settings: RunSettings, weights: Path | None, device: torch.device, precision: torch.dtype
+        self, slide: Slide, settings: RunSettings, weights: Path | None, device: torch.device, precision: torch.dtype
     ) -> Model:
         """What keeps the pixels that it is given."""
         from napari_histoseg.methods.stain.predictor import StainModel
 
-        return StainModel()
+        assert isinstance(settings, StainSettings)
+        return StainModel(settings)
 
 
 METHOD = StainPackage(SPEC)

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_histoseg.methods.base import Survey, TileFrame, TileOutput
+from napari_histoseg.methods.stain.config import StainSettings
 
 
 class StainModel:
@@ -20,6 +21,9 @@ class StainModel:
     stride_px = 1
     weights: dict[str, Any] | None = None
     classes: list[dict[str, Any]] = []
+
+    def __init__(self, settings: StainSettings) -> None:
+        self.settings = settings
 
     def fit(self, survey: Survey) -> Iterator[tuple[int, int]]:
         """Nothing: the slide was measured before."""

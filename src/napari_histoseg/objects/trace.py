@@ -6,9 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
+from napari_histoseg.objects.runs import Int32, Int64
 from napari_histoseg.slide.compiled import kernel
-
-from .kernels import Int32, Int64
 
 
 def outlines(labels: Int32, ids: npt.ArrayLike | None = None) -> tuple[Int32, Int64]:

@@ -14,7 +14,7 @@ from skimage import color, morphology
 from skimage import measure as sk
 
 from napari_histoseg.methods.nuclei import decode
-from napari_histoseg.methods.nuclei.measure import MEASUREMENTS, measure, neighbors, object_table
+from napari_histoseg.objects.measure import MEASUREMENTS, measure, neighbors, object_table
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from napari_histoseg.methods.nuclei import decode
-from napari_histoseg.methods.nuclei.trace import outlines, to_wkb
+from napari_histoseg.objects.trace import outlines, to_wkb
 
 label_images = hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=14), elements=st.integers(0, 2))
 

@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from napari_histoseg.objects.runs import Float32, Float64, Int32, Int64, encode_runs, mean_in_runs
+from napari_histoseg.objects.trace import outlines, to_wkb
 from napari_histoseg.slide.compiled import kernel
-
-from .kernels import Float32, Float64, Int32, Int64, encode_runs, mean_in_runs
-from .trace import outlines, to_wkb
 
 UInt8 = npt.NDArray[np.uint8]
 

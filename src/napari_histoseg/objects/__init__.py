@@ -1,0 +1,1 @@
+"""Objects in label images: runs of pixels, outlines, measurements, colors of classes."""
