@@ -23,6 +23,8 @@ PlaneKind = Literal["pca", "tsne", "umap"]
 TSNE_OBJECTS = 5_000
 """Objects that t-SNE places itself; the others go beside their nearest ones."""
 TSNE_STEPS = 500
+KMEANS_OBJECTS = 10_000
+"""Objects that k-means looks at when it splits a class."""
 NEAREST = 3
 STAND_INS = 50
 """Objects that speak for a class of which nobody corrected one."""
@@ -339,13 +341,19 @@ class Clusters:
             The class has fewer than k different objects.
         """
         from sklearn.cluster import KMeans  # type: ignore[import-untyped]
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
         rows = self._rows(value)
         rows = rows[self._placed[rows]]
         different = len(np.unique(self.space[rows], axis=0)) if self.space.shape[1] else 0
         if k < 2 or different < k:
             raise SettingsError(f"A class is split into two or more parts, at most as many as it has different objects ({different}). Got {k} instead.")
-        parts = KMeans(k, n_init=4, random_state=seed).fit_predict(self.space[rows])
+        # A sample tells where the middles are. Several threads only wait for each other at this size.
+        sample = np.random.default_rng(seed).permutation(rows)[: max(KMEANS_OBJECTS, k)]
+        known = sample if len(np.unique(self.space[sample], axis=0)) >= k else rows
+        with threadpool_limits(1):
+            parts = KMeans(k, n_init=4, max_iter=100, random_state=seed).fit(self.space[known]).predict(self.space[rows])
+        _, parts = np.unique(parts, return_inverse=True)
         rank = np.argsort(np.argsort(-np.bincount(parts, minlength=k), kind="stable"))
         return pd.Series(rank[parts].astype(np.int64), index=pd.Index(self.ids[rows], name="id"), name="part")
 
@@ -374,6 +382,7 @@ class Clusters:
             There are fewer than two classes to tell apart.
         """
         from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+        from threadpoolctl import threadpool_limits
 
         given = corrections[corrections["id"].isin(self.ids)]
         said, truth = self.positions(given["id"]), given["value"].to_numpy(np.int32)
@@ -382,7 +391,7 @@ class Clusters:
             raise SettingsError(f"Learning needs corrected objects of at least two classes. Got {len(np.unique(truth))}; correct some of another class.")
         space = self._standardized
         model = LogisticRegression(class_weight="balanced", max_iter=1000, random_state=seed)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), threadpool_limits(1):
             # Few examples can be told apart perfectly; where the weights stop then does not matter.
             warnings.simplefilter("ignore")
             model.fit(space[rows], targets)
