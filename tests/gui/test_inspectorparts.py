@@ -15,7 +15,7 @@ from qtpy.QtTest import QTest
 from napari_histoseg.gui.inspectorcolors import DENSE, DIMMED, IdTable, codes_of, object_colors_of, rgba
 from napari_histoseg.gui.inspectormap import PointMap
 from napari_histoseg.gui.inspectorplot import Box5, BoxPlot, means_of, ticks, tip_of, title_of
-from napari_histoseg.gui.inspectorraster import View, fitted, inside_polygon, picture
+from napari_histoseg.gui.inspectorraster import View, fitted, inside_polygon, picture, placed
 from napari_histoseg.results import ClassRecord
 
 CLASSES = [ClassRecord(value=2, name="a", color="#ff0000"), ClassRecord(value=5, name="b", color="#0000ff")]
@@ -117,7 +117,7 @@ def test_every_point_in_sight_is_drawn_in_its_color(n: int) -> None:
     codes = (points[:, 0] > 5).astype(int)
     palette = np.array([[255, 0, 0], [0, 0, 255]], np.uint8)
     view = View(5, 5, 20)
-    out = picture(points, codes, palette, view, 200, 200)
+    out = picture(placed(points, view, 200, 200), codes, palette)
     at = view.to_pixels(points, 200, 200).astype(int)
     inside = (at >= 0).all(1) & (at < 200).all(1)
     drawn = out[at[inside, 1], at[inside, 0]]
@@ -128,7 +128,7 @@ def test_every_point_in_sight_is_drawn_in_its_color(n: int) -> None:
 def test_chosen_points_are_drawn_over_the_others() -> None:
     points = np.array([[0, 0], [0.1, 0], [8, 8]], np.float32)
     palette = np.array([[255, 0, 0], [0, 255, 0]], np.uint8)
-    out = picture(points, np.array([0, 1, 0]), palette, View(4, 4, 10), 100, 100, np.array([0]))
+    out = picture(placed(points, View(4, 4, 10), 100, 100), np.array([0, 1, 0]), palette, np.array([True, False, False]))
     at = View(4, 4, 10).to_pixels(points, 100, 100).astype(int)
     mine, faint = out[at[0, 1], at[0, 0]], out[at[2, 1], at[2, 0]]
     assert mine[:3].tolist() == [255, 0, 0]
@@ -138,7 +138,7 @@ def test_chosen_points_are_drawn_over_the_others() -> None:
 def test_nothing_to_draw_is_an_empty_picture() -> None:
     nowhere = np.full((3, 2), np.nan, np.float32)
     view = fitted(nowhere, 50, 40)
-    assert not picture(nowhere, np.zeros(3, int), np.zeros((1, 3), np.uint8), view, 50, 40).any()
+    assert not picture(placed(nowhere, view, 50, 40), np.zeros(3, int), np.zeros((1, 3), np.uint8)).any()
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_a_large_map_is_drawn_fast_enough_to_be_moved() -> None:
     best = 9.0
     for _ in range(3):
         begun = time.perf_counter()
-        picture(points, codes, palette, view, 400, 400, np.arange(0, 200_000, 2))
+        picture(placed(points, view, 400, 400), codes, palette, np.arange(200_000) % 2 == 0)
         best = min(best, time.perf_counter() - begun)
     assert best < 0.3
 

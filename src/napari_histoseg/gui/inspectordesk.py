@@ -180,12 +180,18 @@ class Desk(QObject):
 
     def choose(self, positions: Any, add: bool = False) -> None:
         """Choose objects by their positions, instead of those chosen before or besides them."""
-        wanted = np.unique(np.asarray(positions, np.intp))
-        if add:
-            wanted = np.union1d(self.chosen, wanted)
+        marked = self.chosen_mask() if add else np.zeros(len(self.ids), bool)
+        marked[np.asarray(positions, np.intp)] = True
+        wanted = np.flatnonzero(marked)
         if not np.array_equal(wanted, self.chosen):
             self.chosen = wanted
             self.chosen_changed.emit()
+
+    def chosen_mask(self) -> NDArray[np.bool_]:
+        """Which of all objects are chosen, (n,)."""
+        marked = np.zeros(len(self.ids), bool)
+        marked[self.chosen] = True
+        return marked
 
     def toggle(self, position: int) -> None:
         """Choose an object besides the others, or not any more."""

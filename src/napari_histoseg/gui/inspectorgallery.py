@@ -180,12 +180,12 @@ class Gallery(QWidget):
         self._desk.fly.emit(position_of(item))
 
     def _show_chosen(self) -> None:
-        chosen = set(self._desk.chosen.tolist())
+        chosen = self._desk.chosen_mask()[self.positions()]
         with QSignalBlocker(self.pictures):
-            for row in range(self.pictures.count()):
+            for row, on in enumerate(chosen.tolist()):
                 item = self.pictures.item(row)
-                if item is not None:
-                    item.setSelected(position_of(item) in chosen)
+                if item is not None and item.isSelected() != on:
+                    item.setSelected(on)
 
 
 class PictureList(QListWidget):

@@ -125,23 +125,30 @@ class ClassList(QTableWidget):
         if item is None:
             item = QTableWidgetItem()
             self.setItem(row, column, item)
-        item.setText(text)
-        item.setToolTip(f"{text}: {TIPS[column]}" if column == NAME else TIPS[column])
-        flags = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
-        item.setFlags(flags | Qt.ItemFlag.ItemIsEditable if looks.get("editable") else flags)
-        if color is not None:
+            item.setToolTip(TIPS[column])
+            flags = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
+            item.setFlags(flags | Qt.ItemFlag.ItemIsEditable if looks.get("editable") else flags)
+        # Columns are as wide as their cells, so each change costs a look at the whole column.
+        if item.text() != text:
+            item.setText(text)
+            if column == NAME:
+                item.setToolTip(f"{text}: {TIPS[column]}")
+        named = f"color {color}"
+        if color is not None and item.data(Qt.ItemDataRole.AccessibleTextRole) != named:
             swatch = QPixmap(SWATCH_PX, SWATCH_PX)
             swatch.fill(QColor(color))
             item.setIcon(icon_of(swatch))
-            item.setData(Qt.ItemDataRole.AccessibleTextRole, f"color {color}")
+            item.setData(Qt.ItemDataRole.AccessibleTextRole, named)
         if looks.get("right"):
             item.setTextAlignment(int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter))
         return item
 
     def _show_tick(self, row: int, on: bool) -> None:
         item = self._show(row, TICK, str(row + 1) if row < KEYS else "")
-        item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
-        item.setCheckState(Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
+        state = Qt.CheckState.Checked if on else Qt.CheckState.Unchecked
+        if item.data(Qt.ItemDataRole.CheckStateRole) is None or item.checkState() != state:
+            item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
+            item.setCheckState(state)
 
     def _select(self) -> None:
         value = self._desk.value

@@ -27,7 +27,7 @@ from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QSizePolicy, QVBoxLay
 from napari_histoseg.gui.inspectorcolors import UNKNOWN_COLOR, codes_of, rgba
 from napari_histoseg.gui.inspectordesk import Desk
 from napari_histoseg.gui.inspectorjobs import Latest
-from napari_histoseg.gui.inspectorraster import View, fitted, inside_polygon, picture
+from napari_histoseg.gui.inspectorraster import Placed, View, fitted, inside_polygon, picture, placed
 from napari_histoseg.gui.parts import button
 from napari_histoseg.gui.qt import Signal
 
@@ -65,6 +65,7 @@ class PointMap(QWidget):
         self._chosen: NDArray[np.intp] = np.empty(0, np.intp)
         self.view = View(0.0, 0.0, 1.0)
         self._image: QImage | None = None
+        self._placed: tuple[View, Placed] | None = None
         self._lasso: list[QPointF] = []
         self._held: QPointF | None = None
         self._more = False
@@ -83,7 +84,7 @@ class PointMap(QWidget):
 
     def show_points(self, points: NDArray[np.float32]) -> None:
         """Show other points, all of them."""
-        self.points = points
+        self.points, self._placed = points, None
         if len(self._codes) != len(points):
             self._codes = np.zeros(len(points), np.int64)
             self._chosen = np.empty(0, np.intp)
@@ -169,8 +170,14 @@ class PointMap(QWidget):
         ratio = self.devicePixelRatioF()
         wide, high = max(round(self.width() * ratio), 1), max(round(self.height() * ratio), 1)
         view = View(self.view.x, self.view.y, self.view.scale * ratio)
-        pixels = picture(self.points, self._codes, self._palette, view, wide, high, self._chosen)
-        data = pixels.tobytes()
+        known = self._placed
+        if known is None or known[0] != view or (known[1].width, known[1].height) != (wide, high):
+            known = self._placed = (view, placed(self.points, view, wide, high))
+        chosen: NDArray[np.bool_] | None = None
+        if len(self._chosen):
+            chosen = np.zeros(len(self.points), bool)
+            chosen[self._chosen] = True
+        data = picture(known[1], self._codes, self._palette, chosen).tobytes()
         return QImage(data, wide, high, 4 * wide, QImage.Format.Format_RGBA8888).copy()
 
     # -- mouse and keys -----------------------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ FINE, MIDDLE = 30_000, 4_000
 """With more points in sight than this a point is one pixel, or a small cross; with fewer a disc."""
 FAINT = 0.35
 """Opacity of points that are not chosen, while some are."""
+FIT_BY = 20_000
+"""So many points tell where all of them lie."""
 CROSS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))
 DISC = tuple((y, x) for y in range(-2, 3) for x in range(-2, 3) if x * x + y * y <= 5)
 
@@ -41,7 +43,8 @@ class View:
 
 def fitted(points: NDArray[np.floating], width: int, height: int) -> View:
     """The view that shows nearly all points; the few farthest ones do not decide."""
-    seen = points[np.isfinite(points).all(1)]
+    seen = points[:: max(len(points) // FIT_BY, 1)]
+    seen = seen[np.isfinite(seen).all(1)]
     if not len(seen):
         return View(0.0, 0.0, 1.0)
     low, high = np.percentile(seen, [0.1, 99.9], axis=0)
@@ -50,71 +53,85 @@ def fitted(points: NDArray[np.floating], width: int, height: int) -> View:
     return View(float((low[0] + high[0]) / 2), float((low[1] + high[1]) / 2), float(max(scale, 1e-9)))
 
 
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """Points in sight of a view: their positions, and the pixel of each, counted row by row."""
+
+    width: int
+    height: int
+    inside: NDArray[np.intp]
+    pixels: NDArray[np.intp]
+
+
+def placed(points: NDArray[np.floating], view: View, width: int, height: int) -> Placed:
+    """Where points (n, 2) fall on a picture; stays the same as long as the view does."""
+    at = view.to_pixels(points, width, height)
+    # Comparisons with NaN are false: objects without a place are outside.
+    inside = np.flatnonzero((at[:, 0] >= 0) & (at[:, 0] < width) & (at[:, 1] >= 0) & (at[:, 1] < height))
+    seen = at[inside].astype(np.intp)
+    return Placed(width, height, inside, seen[:, 1] * width + seen[:, 0])
+
+
 def picture(
-    points: NDArray[np.float32],
-    codes: NDArray[np.integer],
-    palette: NDArray[np.uint8],
-    view: View,
-    width: int,
-    height: int,
-    chosen: NDArray[np.intp] | None = None,
+    where: Placed, codes: NDArray[np.integer], palette: NDArray[np.uint8], chosen: NDArray[np.bool_] | None = None
 ) -> NDArray[np.uint8]:
     """Points in the colors of their classes.
 
     Parameters
     ----------
-    points : ndarray (n, 2)
-        NaN for objects without a place.
+    where : Placed
     codes : ndarray (n,)
-        Row of ``palette`` of each.
+        Row of ``palette`` of each point.
     palette : ndarray (k, 3), uint8
-    chosen : ndarray, optional
-        Positions of points that are drawn over the others, which become faint.
+    chosen : ndarray (n,), bool, optional
+        Points that are drawn over the others, which become faint.
 
     Returns
     -------
     ndarray (height, width, 4), uint8
         Where classes overlap their colors mix by their number.
     """
-    at = view.to_pixels(points, width, height)
-    inside = np.flatnonzero(_inside(at, width, height))
-    columns, rows = at[inside].astype(np.int64).T if len(inside) else (np.empty(0, np.int64), np.empty(0, np.int64))
-    some = chosen is not None and len(chosen) > 0
-    out = _layer(rows, columns, palette[codes[inside]], width, height, FAINT if some else 1.0, len(inside))
-    if chosen is not None and some:
-        mine = np.isin(inside, chosen)
-        over = _layer(rows[mine], columns[mine], palette[codes[inside[mine]]], width, height, 1.0, min(len(inside), MIDDLE + 1))
-        drawn = over[..., 3] > 0
-        out[drawn] = over[drawn]
-    return out
+    out = np.zeros((where.height * where.width, 4), np.uint8)
+    mine, crowd = codes[where.inside], len(where.inside)
+    if chosen is None:
+        _draw(out, where, where.pixels, mine, palette, 1.0, crowd)
+    else:
+        over = chosen[where.inside]
+        _draw(out, where, where.pixels[~over], mine[~over], palette, FAINT, crowd)
+        _draw(out, where, where.pixels[over], mine[over], palette, 1.0, min(crowd, MIDDLE + 1))
+    return out.reshape(where.height, where.width, 4)
 
 
-def _inside(at: NDArray[np.float64], width: int, height: int) -> NDArray[np.bool_]:
-    # Comparisons with NaN are false: objects without a place are outside.
-    return np.asarray((at[:, 0] >= 0) & (at[:, 0] < width) & (at[:, 1] >= 0) & (at[:, 1] < height))
-
-
-def _layer(
-    rows: NDArray[np.int64], columns: NDArray[np.int64], colors: NDArray[np.uint8], width: int, height: int, opacity: float, crowd: int
-) -> NDArray[np.uint8]:
-    """Points of one kind: the mean color of each pixel, the denser the more opaque."""
+def _draw(
+    out: NDArray[np.uint8], where: Placed, pixels: NDArray[np.intp], codes: NDArray[np.integer], palette: NDArray[np.uint8], opacity: float, crowd: int
+) -> None:
+    """Put points of one kind over a picture (pixels, 4): the mean color of each pixel, the denser the more opaque."""
     shape = ((0, 0),) if crowd > FINE else CROSS if crowd > MIDDLE else DISC
-    size = width * height
-    count = np.zeros(size)
-    total = np.zeros((3, size))
-    for dy, dx in shape:
-        y, x = rows + dy, columns + dx
-        kept = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        flat = (y * width + x)[kept]
-        count += np.bincount(flat, minlength=size)
-        for channel in range(3):
-            total[channel] += np.bincount(flat, weights=colors[kept, channel], minlength=size)
-    out = np.zeros((height, width, 4), np.uint8)
-    filled = count > 0
-    flat_out = out.reshape(-1, 4)
-    flat_out[filled, :3] = (total[:, filled] / count[filled]).T
-    flat_out[filled, 3] = np.minimum(opacity * (150 + 35 * count[filled]), 255 * opacity)
-    return out
+    if len(shape) > 1:
+        pixels, codes = _spread(where, pixels, codes, shape)
+    if not len(pixels):
+        return
+    count = np.bincount(pixels, minlength=len(out))
+    filled = np.flatnonzero(count)
+    # Classes are counted in the few pixels that have points, and colors mixed once for each of these.
+    slot = np.zeros(len(out), np.intp)
+    slot[filled] = np.arange(len(filled))
+    number = len(palette)
+    shares = np.bincount(slot[pixels] * number + codes, minlength=len(filled) * number).reshape(-1, number)
+    points = count[filled]
+    out[filled, :3] = (shares.astype(np.float32) @ palette.astype(np.float32)) / points[:, None]
+    out[filled, 3] = np.minimum(opacity * (150 + 35 * points), 255 * opacity)
+
+
+def _spread(
+    where: Placed, pixels: NDArray[np.intp], codes: NDArray[np.integer], shape: tuple[tuple[int, int], ...]
+) -> tuple[NDArray[np.intp], NDArray[np.integer]]:
+    """Points as shapes of several pixels; what falls beyond the picture is cut off."""
+    rows, columns = np.divmod(pixels, where.width)
+    dy, dx = np.array(shape).T[:, :, None]
+    y, x = rows + dy, columns + dx
+    kept = (y >= 0) & (y < where.height) & (x >= 0) & (x < where.width)
+    return (y * where.width + x)[kept], np.broadcast_to(codes, y.shape)[kept]
 
 
 def inside_polygon(points: NDArray[np.floating], corners: NDArray[np.floating]) -> NDArray[np.intp]:

@@ -127,8 +127,7 @@ class SlideLink(QObject):
             return
         chosen: NDArray[np.bool_] | None = None
         if len(desk.chosen) > 1 or (len(desk.chosen) and not self._outlines):
-            chosen = np.zeros(len(desk.ids), bool)
-            chosen[desk.chosen] = True
+            chosen = desk.chosen_mask()
         self._color(layer, object_colors_of(desk.ids, desk.values, desk.classes, chosen))
 
     def _color(self, layer: Labels, colors: Any) -> None:
