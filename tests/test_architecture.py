@@ -45,6 +45,7 @@ ALSO: dict[str, set[str]] = {
     # Objects come from results and from GeoJSON as well as from label images.
     "methods.cells.sources": {"results"},
     "methods.cells.polygons": {"annotations"},
+    "methods.cells.carry": {"results"},
     # Classes are learned from a result of nuclei too, with features from the device that runs use.
     "methods.cells.train": {"results", "predict.device"},
     # It looks at the pictures of a patch dataset.

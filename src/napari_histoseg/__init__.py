@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_histoseg import methods
-    from napari_histoseg.api import iter_run, iter_train, list_weights, open_slide, run, train
+    from napari_histoseg.api import carry, iter_run, iter_train, list_weights, open_slide, run, train
     from napari_histoseg.metrics.score import score
     from napari_histoseg.results import Result, export, open_result
     from napari_histoseg.slide import Box, Slide, tissue_mask
 
 _HOMES = {
     "methods": "napari_histoseg.methods",
+    "carry": "napari_histoseg.api",
     "iter_run": "napari_histoseg.api",
     "iter_train": "napari_histoseg.api",
     "list_weights": "napari_histoseg.api",
@@ -36,6 +37,7 @@ __all__ = [
     "Box",
     "Result",
     "Slide",
+    "carry",
     "export",
     "iter_run",
     "iter_train",

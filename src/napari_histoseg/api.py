@@ -211,6 +211,27 @@ def _looked_at(dataset: Path, stain: Any, method: str | None) -> Path | PatchDat
     return read.model_copy(update={"look": PictureStain(stain, method)})
 
 
+def carry(result: Any, out: str | Path, /) -> Path:
+    """Write what a person made of a result's classes (names, colors, merges, splits, corrections) as weights for the next slide.
+
+    Parameters
+    ----------
+    result : Result or path
+        Of ``cells``.
+    out : path
+        The ``.safetensors`` file to write.
+
+    Raises
+    ------
+    ResultError
+        The result has no model of classes.
+    """
+    from napari_histoseg.methods.cells.carry import carry as write
+    from napari_histoseg.results import Result, open_result
+
+    return write(result if isinstance(result, Result) else open_result(result), Path(out))
+
+
 def list_weights() -> list[dict[str, Any]]:
     """The weights that ship with the package: name, method, file and model card, best first for each method."""
     from napari_histoseg.nn.weights import read_card

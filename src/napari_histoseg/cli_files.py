@@ -99,6 +99,16 @@ def list_weights(as_json: bool) -> None:
         click.echo(f"{row['name']:<16} {row['method']:<10} {row['card']['mpp']:g} µm/px  {row['card']['summary']}")
 
 
+@weights.command("carry")
+@click.argument("result", type=ANY_PATH)
+@click.argument("out", type=ANY_PATH)
+def carry_weights(result: Path, out: Path) -> None:
+    """Write the classes of RESULT (of cells), with their names, colors and corrections, as weights OUT for the next slide."""
+    import napari_histoseg as hs
+
+    click.echo(hs.carry(result, out))
+
+
 @weights.command("show")
 @click.argument("name")
 @json_option

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from napari_histoseg.methods.cells.grouping import (
     MOST_AXES,
     Axes,
     Groups,
+    Planes,
     from_tensors,
     to_tensors,
 )
@@ -50,7 +50,7 @@ class Fitted:
         Of size and roundness.
     embedding : Axes
         From the nucleus and its neighborhood to the numbers that are kept of it.
-    groups : Groups, optional
+    groups : Groups or Planes, optional
         The classes; None where a network says them.
     gan : InfoGan, optional
     encoder : NetworkNumbers, optional
@@ -63,7 +63,7 @@ class Fitted:
     looks: Axes
     embedding: Axes
     extra: Axes | None = None
-    groups: Groups | None = None
+    groups: Groups | Planes | None = None
     gan: InfoGan | None = None
     encoder: NetworkNumbers | None = None
     classes: tuple[dict[str, Any], ...] = ()
@@ -84,11 +84,14 @@ class Fitted:
     def apply(self, viewer: Viewer, look: Look, mean: NDArray[np.float64] | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Class probabilities (n, K) and embedding (n, at most 16) of a look's own nuclei."""
         crops = self.shifted(look.crops, mean)
-        if self.gan is not None:
+        if self.gan is None:
+            place = self.place(Seen(viewer, look, crops))
+        else:
             chance, features = classify(self.gan, crops[look.own])
-            return chance, self.embedding.project(features).astype(np.float32)
+            place = self.embedding.project(features)
+            if self.groups is None:
+                return chance, place.astype(np.float32)
         assert self.groups is not None
-        place = self.place(Seen(viewer, look, crops))
         return self.groups.probability(place).astype(np.float32), place.astype(np.float32)
 
     def place(self, seen: Seen) -> NDArray[np.float64]:
@@ -231,7 +234,7 @@ def read_fitted(path: Path, device: torch.device) -> tuple[Fitted, ModelCard]:
         fitted = Fitted(
             settings, arrays["goal"], from_tensors("looks", Axes, arrays), from_tensors("embedding", Axes, arrays),
             extra=from_tensors("extra", Axes, arrays) if "extra.mean" in arrays else None,
-            groups=from_tensors("groups", Groups, arrays) if "groups.centers" in arrays else None,
+            groups=_groups(arrays),
             classes=tuple(card.classes),
         )  # fmt: skip
         if settings.method == "infogan":
@@ -243,16 +246,14 @@ def read_fitted(path: Path, device: torch.device) -> tuple[Fitted, ModelCard]:
     return fitted, card
 
 
+def _groups(arrays: dict[str, Any]) -> Groups | Planes | None:
+    kind = Planes if "groups.weights" in arrays else Groups
+    found: Groups | Planes | None = from_tensors("groups", kind, arrays) if any(name.startswith("groups.") for name in arrays) else None
+    return found
+
+
 def _gan(card: ModelCard, state: dict[str, Any], device: torch.device) -> InfoGan:
     training = CellsTraining.parse({k: v for k, v in card.settings.items() if k in CellsTraining.model_fields})
-    network = InfoGan(len(card.classes), training.z_dim, training.width, own_trunk=training.improved)
+    network = InfoGan(int(state["classifier.bias"].shape[0]), training.z_dim, training.width, own_trunk=training.improved)
     network.load_state_dict(state)
     return network.to(device).eval()
-
-
-def renamed(path: Path, out: Path, classes: Iterable[dict[str, Any]]) -> None:
-    """Copy a model with other names and colors of its classes: what a person made of them goes along to the next slide."""
-    card = read_card(path, "cells")
-    wanted = {int(c["value"]): c for c in classes}
-    listed = [{**c, **{k: wanted[c["value"]][k] for k in ("name", "color")}} if c["value"] in wanted else c for c in card.classes]
-    save_tensors(out, load_tensors(path), card.model_copy(update={"classes": listed}))

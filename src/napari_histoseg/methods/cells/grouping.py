@@ -123,7 +123,41 @@ class Groups:
         return np.asarray(chance / chance.sum(1, keepdims=True))
 
 
-def to_tensors(prefix: str, part: Axes | Groups) -> dict[str, Float64]:
+@dataclass(frozen=True)
+class Planes:
+    """Classes apart by planes through the embedding: what a person made of them by splitting and correcting.
+
+    Attributes
+    ----------
+    weights : float64 (k, K)
+    offsets : float64 (K,)
+    """
+
+    weights: Float64
+    offsets: Float64
+
+    @classmethod
+    def fit(cls, embedding: Float64, chosen: NDArray[np.integer], seed: int) -> Planes:
+        """Of an embedding (n, k) and the class of each, 0 to K - 1, all of which occur: logistic regression, classes weighing alike."""
+        from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+
+        spread = np.maximum(embedding.std(0), _TINY)
+        mean = embedding.mean(0)
+        found = LogisticRegression(C=10.0, class_weight="balanced", max_iter=1000, random_state=seed).fit((embedding - mean) / spread, chosen)
+        weights, offsets = found.coef_.T, found.intercept_
+        if weights.shape[1] == 1:  # of two classes it gives the second one only
+            weights, offsets = np.hstack([0 * weights, weights]), np.concatenate([[0.0], offsets])
+        weights = weights / spread[:, None]
+        return cls(weights, offsets - mean @ weights)
+
+    def probability(self, embedding: Float64) -> Float64:
+        """(n, k) → probability of each class (n, K)."""
+        logs = embedding @ self.weights + self.offsets
+        chance = np.exp(logs - logs.max(1, keepdims=True))
+        return np.asarray(chance / chance.sum(1, keepdims=True))
+
+
+def to_tensors(prefix: str, part: Axes | Groups | Planes) -> dict[str, Float64]:
     """The arrays of a part by name, for a weights file."""
     return {f"{prefix}.{field.name}": np.ascontiguousarray(getattr(part, field.name)) for field in fields(part)}
 

@@ -60,7 +60,8 @@ class CellsModel:
         check_count(len(index), 1 if weights is not None else settings.n_classes)
         self._viewer = Viewer(source, index, settings.style, self.mpp, self.mpp / slide.require_mpp(), settings.around_um)
         self.halo_px = self._viewer.margin_px
-        self.classes = list(self._fitted.classes if self._fitted else named(settings.n_classes))
+        # Classes that a person merged have one value.
+        self.classes = list({c["value"]: c for c in (self._fitted.classes if self._fitted else named(settings.n_classes))}.values())
         self.notes = list(source.notes)
         self._mean: NDArray[np.float64] | None = None
 
@@ -128,7 +129,8 @@ class CellsModel:
             return TileOutput(own_ids=True)
         assert self._fitted is not None
         look = self._look(image, frame)
-        chance, embedding = self._fitted.apply(self._viewer, look, self._mean)
+        every, embedding = self._fitted.apply(self._viewer, look, self._mean)
+        chance = merged(every, [c["value"] for c in self._fitted.classes], [c["value"] for c in self.classes])
         best = chance.argmax(1)
         objects = look.table[look.own].reset_index(drop=True)
         ids = self._viewer.index.ids[look.positions[look.own]]
@@ -167,6 +169,11 @@ def mean_color(looks: list[Look]) -> NDArray[np.float64]:
     sums = np.sum([look.crops[look.own].sum((0, 1, 2), dtype=np.float64) for look in looks], 0)
     pixels = sum(int(look.own.sum()) * look.crops.shape[1] * look.crops.shape[2] for look in looks)
     return np.asarray(sums / pixels)
+
+
+def merged(chance: NDArray[np.float32], given: list[int], values: list[int]) -> NDArray[np.float32]:
+    """Probabilities (n, K) of classes whose values may repeat → those of each value (n, len(values))."""
+    return np.stack([chance[:, [k for k, each in enumerate(given) if each == value]].sum(1) for value in values], 1)
 
 
 def alike(used: int, asked: int) -> str:
