@@ -51,7 +51,7 @@ TABLES: dict[str, list[tuple[str, set[str]]]] = {
     "bench_window.py": [(" · longest gap · gaps over 100 ms · 99 % of gaps", {"no run", "while it runs"})],
 }
 #: These open a window, so they get a process of their own.
-WINDOWS = {"bench_window.py"}
+WINDOWS = {"bench_window.py", "inspector_speed.py"}
 
 
 def tables(printed: str) -> list[Table]:

@@ -384,7 +384,7 @@ def test_a_click_in_the_slide_chooses_the_object_in_map_and_words(panel: Cluster
     press(panel, world_of(panel, 7))
     assert panel.desk.chosen.tolist() == [7]
     assert points._chosen.tolist() == [7]
-    assert f"Object {panel.desk.ids[7]} is chosen" in panel.teach.words.text()
+    assert f"Object {panel.desk.ids[7]}: " in panel.teach.words.text()
     press(panel, world_of(panel, 9), ("Shift",))
     assert panel.desk.chosen.tolist() == [7, 9]
     press(panel, world_of(panel, 7), ("Shift",))

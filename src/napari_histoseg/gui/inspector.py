@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from napari_histoseg.results import Result
     from napari_histoseg.slide import Slide
 
+LEAST_PX = 380
+"""Inside a dock that scrolls, pictures and map are no less high than this."""
 CONTROL = Qt.KeyboardModifier.ControlModifier
 SHIFT = Qt.KeyboardModifier.ShiftModifier
 
@@ -59,6 +61,7 @@ class ClusterInspector(QWidget):
         self.measurements = Measurements(self.desk)
         self.link = SlideLink(viewer, self.desk)
         self.tabs = QTabWidget()
+        self.tabs.setMinimumHeight(LEAST_PX)
         self.state = QLabel()
         self.state.setWordWrap(True)
         self._lay_out()

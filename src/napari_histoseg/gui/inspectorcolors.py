@@ -19,7 +19,7 @@ from napari_histoseg.results.record import ClassRecord
 CLEAR = (0.0, 0.0, 0.0, 0.0)
 UNKNOWN_COLOR = "#9a9a9a"
 """Of objects whose class is not in the list."""
-DIMMED = 0.22
+DIMMED = 0.12
 """What is left of the opacity of objects that are not chosen, while some are."""
 DENSE = 1 << 24
 """Up to this id a plain array is the table; ids beyond are searched for."""

@@ -188,6 +188,9 @@ class SlideLink(QObject):
             self._desk.message.emit("The slide of this result is not open, so there is nowhere to go. Open the slide first.")
             return
         fly_to(self._viewer, point)
+        if self._desk.chosen.tolist() == [position]:
+            # Its line is as thin as the magnification that it was drawn for.
+            self._outline()
 
     def _world(self, position: int) -> NDArray[np.float64] | None:
         result = self._desk.result

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QSignalBlocker
 from qtpy.QtGui import QColor, QPixmap
-from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_histoseg.errors import SettingsError
 from napari_histoseg.gui.annotatelist import icon_of
@@ -32,7 +32,8 @@ class Teach(QWidget):
         super().__init__(parent)
         self._desk = desk
         self.words = QLabel()
-        self.words.setWordWrap(True)
+        # One line, whatever it says: the parts below shall not jump with each click.
+        self.words.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.name = QComboBox()
         self.name.setEditable(True)
         self.name.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
@@ -97,7 +98,9 @@ class Teach(QWidget):
         corrected = 0 if self._desk.book is None or not there else len(self._desk.book.corrections())
         self.learn_button.setEnabled(corrected > 0)
         self.live.setEnabled(there)
-        self.words.setText(self._in_words(count, corrected))
+        words = self._in_words(count, corrected)
+        self.words.setText(words)
+        self.words.setToolTip(words or "")
 
     def _in_words(self, count: int, corrected: int) -> str:
         desk = self._desk
@@ -105,14 +108,14 @@ class Teach(QWidget):
             return ""
         said = f" · {corrected:,} corrected" if corrected else ""
         if not count:
-            return f"Nothing is chosen: click objects in the slide, pictures or points{said}"
+            return f"Click objects in slide, gallery or map{said}"
         if count > 1:
             return f"{count:,} objects are chosen{said}"
         position = int(desk.chosen[0])
         found: ClassRecord | None = desk.class_of(int(desk.values[position]))
         chance = float(desk.clusters.probability[position])
         sure = "" if chance != chance else f", probability {chance:.2f}"
-        return f"Object {desk.ids[position]} is chosen: {found.name if found else 'no class'}{sure}{said}"
+        return f"Object {desk.ids[position]}: {found.name if found else 'no class'}{sure}{said}"
 
     def assign(self) -> None:
         """Give the chosen objects the class of this name."""
