@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from napari_histoseg.metrics.cells import Matching, adjusted_rand, agreement, score_cells
 from napari_histoseg.metrics.instances import PQ, aji, f1, pixel_scores, pq, score_nuclei
 from napari_histoseg.metrics.joint import Counts, challenge_score, score_joint
 from napari_histoseg.metrics.stain import (
@@ -18,6 +19,9 @@ from napari_histoseg.metrics.stain import (
 __all__ = [
     "PQ",
     "Counts",
+    "Matching",
+    "adjusted_rand",
+    "agreement",
     "aji",
     "challenge_score",
     "euclidean",
@@ -29,6 +33,7 @@ __all__ = [
     "histogram_correlation",
     "pixel_scores",
     "pq",
+    "score_cells",
     "score_joint",
     "score_nuclei",
     "score_stain",

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from napari_histoseg.errors import SettingsError
+from napari_histoseg.metrics.cells import majority, score_cells, truth_table
 from napari_histoseg.metrics.instances import score_nuclei
 from napari_histoseg.metrics.joint import score_joint
 from napari_histoseg.metrics.stain import score_stain
@@ -22,13 +24,15 @@ if TYPE_CHECKING:
 EXTENSIONS = (".ome.tiff", ".ome.tif", ".tiff", ".tif", ".png", ".npy", ".ome.zarr", ".zarr")
 """Files of labels, and of pictures with two more kinds that lose something."""
 PICTURES = (*EXTENSIONS, ".jpg", ".jpeg")
+TRUTHS = (*EXTENSIONS, ".csv")
+"""Files that say the classes of cells."""
 MAX_PICTURE = 10**8
 """Most pixels of a picture that is scored at once."""
 MAX_FACTOR = 16.0
 """Largest ratio of pixel sizes between a prediction and its truth."""
-_COUNTS = ("n_true", "n_pred")
+_COUNTS = ("n_true", "n_pred", "n_objects", "n_left_out")
 
-METHODS = ("nuclei", "stain", "joint")
+METHODS = ("nuclei", "stain", "cells", "joint")
 
 
 def score(method: str, prediction: Any, truth: Any, classes: Sequence[str] | None = None, *, source: Any = None) -> dict[str, Any]:
@@ -37,7 +41,7 @@ def score(method: str, prediction: Any, truth: Any, classes: Sequence[str] | Non
     Parameters
     ----------
     method : str
-        ``"nuclei"``, ``"stain"`` or ``"joint"``.
+        ``"nuclei"``, ``"stain"``, ``"cells"`` or ``"joint"``.
     prediction, truth : array, path, Result, or list or folder of them
         For nuclei: labels, 0 background; for joint: class values, 0 background, and 255 in the truth where nothing is
         annotated. Files are ``.tif``, ``.png``, ``.npy`` or ``.ome.zarr``; a folder with a
@@ -45,16 +49,19 @@ def score(method: str, prediction: Any, truth: Any, classes: Sequence[str] | Non
         A prediction of the same field at another pixel size is resampled (nearest neighbor).
         For stain: pictures, also ``.jpg`` and whatever :func:`~napari_histoseg.open_slide` opens, of up to 100 million
         pixels; ``truth`` is in the style that the prediction should have, and one may serve for several predictions.
+        For cells: the prediction is a result with classes of cells; the truth is a CSV file with the columns ``id`` and
+        ``class``, or class values over the same area, of which an object has the one under most of its pixels (0 and 255 do
+        not count). Objects without a class take no part. Each of several results is matched to its truth by itself.
     classes : sequence of str, optional
-        For joint: names of the class values 0, 1, 2 … in this order; nuclei and stain have none.
+        For joint and cells: names of the class values 0, 1, 2 … in this order; nuclei and stain have none.
     source : as prediction, optional
         For stain: the picture that the prediction was made from, for what was kept of it.
 
     Returns
     -------
     dict
-        For one picture the scores; see `score_nuclei`, `score_stain` and `score_joint`. For several their means (``n_true`` and
-        ``n_pred``: sums) over the pictures for which they are defined, and ``n_images``, ``sd`` (standard deviation of each
+        For one picture the scores; see `score_nuclei`, `score_stain`, `score_cells` and `score_joint`. For several their means (counts,
+        ``n_…``: sums) over the pictures for which they are defined, and ``n_images``, ``sd`` (standard deviation of each
         score over the pictures, n - 1) and ``images`` (the scores of each).
 
     Raises
@@ -64,7 +71,7 @@ def score(method: str, prediction: Any, truth: Any, classes: Sequence[str] | Non
         together.
     """
     _check(method, classes, source)
-    kinds = PICTURES if method == "stain" else EXTENSIONS
+    kinds = _KINDS.get(method, EXTENSIONS)
     predicted, true, sources = (_several(given, kinds) for given in (prediction, truth, source))
     if predicted is None and true is None and sources is None:
         return dict(_one(method, prediction, truth, source, classes))
@@ -80,16 +87,21 @@ def score(method: str, prediction: Any, truth: Any, classes: Sequence[str] | Non
     return _summary({name: _one(method, *pair, before.get(name), classes) for name, pair in pairs.items()})
 
 
+_KINDS = {"stain": PICTURES, "cells": TRUTHS}
+
+
 def _check(method: str, classes: Sequence[str] | None, source: Any) -> None:
     if method not in METHODS:
         raise SettingsError(f"The method {method!r} cannot be scored. Methods that can: {', '.join(METHODS)}.")
-    if classes and method != "joint":
+    if classes and method not in ("joint", "cells"):
         raise SettingsError(f"{method} is scored without classes. Leave classes out. Got {list(classes)}.")
     if source is not None and method != "stain":
         raise SettingsError(f"{method} is scored without a source. Leave the source out.")
 
 
-def _one(method: str, prediction: Any, truth: Any, source: Any = None, classes: Sequence[str] | None = None) -> dict[str, float]:
+def _one(method: str, prediction: Any, truth: Any, source: Any = None, classes: Sequence[str] | None = None) -> dict[str, Any]:
+    if method == "cells":
+        return _one_cells(prediction, truth, classes)
     if method == "stain":
         return score_stain(read_picture(prediction), read_picture(truth), None if source is None else read_picture(source))
     true = read_labels(truth)
@@ -97,8 +109,66 @@ def _one(method: str, prediction: Any, truth: Any, source: Any = None, classes: 
     return score_joint(predicted, true, classes) if method == "joint" else score_nuclei(predicted, true)
 
 
-def _summary(scores: Mapping[str, dict[str, float]]) -> dict[str, Any]:
-    rows = list(scores.values())
+def _one_cells(prediction: Any, truth: Any, classes: Sequence[str] | None) -> dict[str, Any]:
+    result, name = _with_clusters(prediction)
+    if isinstance(truth, (str, Path)) and str(truth).lower().endswith(".csv"):
+        ids, values = truth_table(_read_csv(Path(truth)), str(truth))
+    else:
+        ids, values = majority(*_finer(np.asarray(result.labels), read_labels(truth)))
+    objects = result.objects
+    said = pd.Series(values, index=ids).reindex(objects["id"].to_numpy(np.int64))
+    known = said.notna().to_numpy()
+    if not known.any():
+        raise SettingsError(f"The truth says no class of any of the {len(objects)} objects of {name}. Give the truth of this result.")
+    true = _named(said[known].to_numpy(values.dtype), classes)
+    scores = score_cells(objects["class"].to_numpy(str)[known], true)
+    return scores | {"n_left_out": int((~known).sum())}
+
+
+def _with_clusters(prediction: Any) -> tuple[Result, str]:
+    """The result, and what to call it."""
+    from napari_histoseg.results.result import Result, open_result
+
+    if isinstance(prediction, (str, Path)):
+        prediction = open_result(prediction)
+    if not isinstance(prediction, Result):
+        raise SettingsError(f"Classes of cells are scored from a result. Got {type(prediction).__name__}; give a result of cells, or its folder.")
+    if not prediction.has_objects or not {"class", "cluster"} <= set(prediction.schema().names):
+        raise SettingsError(f"The result of {prediction.record.method} in {prediction.path} has no classes of cells. Give a result of cells.")
+    return prediction, str(prediction.path)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise SettingsError(f"{path} does not exist.")
+    try:
+        return pd.read_csv(path, dtype=str, skipinitialspace=True)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path} cannot be read as a table: {error}") from error
+
+
+def _finer(labels: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Both at the pixel size of the finer one, so that no object is lost."""
+    brought = fitted(labels, values.shape)
+    return (brought, values) if values.size >= labels.size else (labels, fitted(values, labels.shape))
+
+
+def _named(values: NDArray[Any], classes: Sequence[str] | None) -> NDArray[Any]:
+    """The names of class values."""
+    if not classes:
+        return values
+    if values.dtype.kind != "i":
+        raise SettingsError(f"The classes of the truth have names: {', '.join(np.unique(values))}. Leave classes out.")
+    if wrong := sorted({int(v) for v in np.unique(values)} - set(range(len(classes)))):
+        raise SettingsError(
+            f"The values {wrong} are no classes: there are {len(classes)} names, of the values 0 to {len(classes) - 1}. Name every class."
+        )
+    return np.asarray(np.array(classes)[values])
+
+
+def _summary(scores: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    # Tables and names are each picture's own.
+    rows = [{name: value for name, value in row.items() if isinstance(value, (int, float))} for row in scores.values()]
     # Class maps have a score for each class that they show.
     columns = {name: np.array([row.get(name, np.nan) for row in rows], float) for name in dict.fromkeys(n for row in rows for n in row)}
     defined = {name: values[~np.isnan(values)] for name, values in columns.items()}
