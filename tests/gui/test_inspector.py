@@ -472,6 +472,16 @@ def test_learning_from_corrections_puts_the_others_right(panel: ClusterInspector
     assert_shows_what_is_stored(panel)
 
 
+def test_a_split_under_way_is_not_pushed_aside_by_learning(panel: ClusterInspector, qtbot: Any, messages: list[str]) -> None:
+    for value in (1, 2):
+        panel.desk.choose(np.flatnonzero(panel.desk.values == value)[:5])
+        panel.desk.assign(value)
+    panel.bar.split_button.click()
+    panel.teach.learn_button.click()
+    assert "is not done yet" in messages[-1]
+    qtbot.waitUntil(lambda: panel.bar.list.rowCount() == CLASSES + 1, timeout=20_000)
+
+
 def test_learning_after_each_correction(panel: ClusterInspector, qtbot: Any, messages: list[str]) -> None:
     right = mix_up(panel)
     panel.teach.live.setChecked(True)

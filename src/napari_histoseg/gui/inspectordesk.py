@@ -279,12 +279,12 @@ class Desk(QObject):
 
         def done(found: Any) -> None:
             values, _ = found
-            self.do(lambda: self._take(values, f"Learned from {len(corrections):,} corrections"))
+            self.do(lambda: self._take(now.ids, values, f"Learned from {len(corrections):,} corrections"))
 
         self._start("Learning…", lambda: now.learn(corrections, SEED), done)
 
-    def _take(self, values: NDArray[Any], sentence: str) -> None:
-        moved = self.require().relabel(self.ids, values, sentence)
+    def _take(self, ids: NDArray[Any], values: NDArray[Any], sentence: str) -> None:
+        moved = self.require().relabel(ids, values, sentence)
         self._say(f"{sentence}: {moved:,} objects changed their class")
 
     def undo(self) -> None:
@@ -317,6 +317,9 @@ class Desk(QObject):
         return self.clusters
 
     def _start(self, words: str, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        # Learning again takes the place of learning; nothing else takes the place of anything.
+        if self.work.running and self._doing != words:
+            raise SettingsError(f"{self._doing.rstrip('…')} is not done yet. Wait a moment and do it again.")
         self._doing = words
         self.work.ask(work, done)
 
