@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from napari_histoseg._testing import he_image
 from napari_histoseg.annotations.dataset import UNLABELED
 from napari_histoseg.gui import annotatemap
+from napari_histoseg.gui.annotatelayers import class_colors, warm_colors
 from napari_histoseg.gui.annotatemap import COARSEST_PX, OVERVIEW_PX, MaskMap
 from napari_histoseg.gui.annotatesuper import superpixels
 from napari_histoseg.slide import Box
@@ -140,3 +141,13 @@ def test_a_small_brush_has_the_piece_under_its_center() -> None:
     assert pieces.under(10, 10, 0.1).tolist() == [pieces.labels[10, 10]]
     assert pieces.under(127.4, 127.4, 2).tolist() == [pieces.labels[127, 127]]
     assert not len(pieces.under(-40, 10, 5))
+
+
+def test_what_compiling_colors_leaves_is_collected_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr("napari_histoseg.gui.annotatelayers.gc.collect", lambda: seen.append("collected"))
+    colors = class_colors(())
+    monkeypatch.setattr("napari_histoseg.gui.annotatelayers.class_colors", lambda _: colors)
+    monkeypatch.setattr(type(colors), "map", lambda _, pixels: seen.append(str(pixels.dtype)))
+    warm_colors(np.uint8, np.uint32)
+    assert seen == ["uint8", "uint32", "collected"]

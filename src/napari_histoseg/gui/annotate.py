@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 import napari
+import numpy as np
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QHideEvent, QShowEvent
 from qtpy.QtWidgets import QLabel, QScrollArea, QVBoxLayout, QWidget
@@ -158,7 +159,7 @@ class AnnotateDock(QScrollArea):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         warm_up(napari_viewer)
-        warm_colors()
+        warm_colors(np.uint8)
         self.viewer = napari_viewer
         self.header = SlideHeader(napari_viewer, stain=False)
         self.panel = AnnotationPanel(napari_viewer, self.header)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -58,9 +59,12 @@ def class_colors(classes: Sequence[PatchClass]) -> DirectLabelColormap:
     return DirectLabelColormap(color_dict=colors, background_value=UNLABELED)
 
 
-def warm_colors() -> None:
-    """Have napari compile what it needs for such colors, a second's worth, before somebody waits for a layer."""
-    class_colors(()).map(np.zeros((2, 2), np.uint8))
+def warm_colors(*types: type[np.generic]) -> None:
+    """Have napari compile what it needs for such colors, half a second's worth for each type of pixels, before somebody waits for a layer."""
+    for each in types:
+        class_colors(()).map(np.zeros((2, 2), each))
+    # Compiling leaves garbage, which takes a third of a second to collect: now, and not in the middle of a stroke.
+    gc.collect()
 
 
 class AnnotationLayers(QObject):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import napari
+import numpy as np
 from qtpy.QtWidgets import QLabel, QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
 from napari_histoseg.annotations.dataset import read_dataset
@@ -65,7 +66,8 @@ class JointDock(RunDock):
     # -- looks --------------------------------------------------------------------------------------------------------
 
     def _make_parts(self) -> None:
-        warm_colors()
+        # Of masks that are painted, and of maps.
+        warm_colors(np.uint8, np.uint32)
         self.panel = AnnotationPanel(self.viewer, self.header)
         self.training = TrainPanel(
             self.METHOD, "joint", JointTraining, compare, basic=("steps", "mix", "mpp"), hidden=("start", "encoder_file")

@@ -60,18 +60,22 @@ def _show_labels_once(viewer: Viewer) -> None:
 
 
 def _prepare() -> None:
+    # What is imported is no garbage, and looking through it for some would stop the window again and again.
+    gc.disable()
     try:
         compiling = _compile_elsewhere()
         importlib.import_module("napari_histoseg.predict.run")
-        if compiling is not None:
-            compiling()
         # Everything imported by now stays for good. Garbage collection need not visit it again: with torch loaded it
         # would stop the window for a third of a second each time, and napari collects whenever a layer is removed.
         gc.freeze()
+        gc.enable()
+        if compiling is not None:
+            compiling()
     except (ImportError, OSError, subprocess.SubprocessError):
         # The run does for itself what is missing, and says what it cannot do.
         log.debug("The engine was not prepared", exc_info=True)
     finally:
+        gc.enable()
         _ready.set()
 
 
