@@ -14,6 +14,7 @@ Every run is a line in RUNS, and those that are there already are not run again;
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
 import tempfile
@@ -150,9 +151,23 @@ def method(name: str, colors: str = "relative", **more: Any) -> Row:
     return run
 
 
+class Remembering(NetworkNumbers):
+    """Features are the same for every seed, and take most of the time."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.device("cpu"))
+        self._known: dict[bytes, Values] = {}
+
+    def __call__(self, crops: Values) -> Values:
+        key = hashlib.sha256(crops.tobytes()).digest()
+        if key not in self._known:
+            self._known[key] = super().__call__(crops)
+        return self._known[key]
+
+
 @cache
 def encoder() -> NetworkNumbers:
-    return NetworkNumbers(torch.device("cpu"))
+    return Remembering()
 
 
 def applied(fitted: Fitted, task: Task) -> Values:
@@ -194,7 +209,7 @@ def forest(task: Task) -> tuple[Values, dict[str, Any]]:
         return np.hstack([picture_numbers(task.crops(pictures, True)), np.nan_to_num(shape)])
 
     truth = np.concatenate([p.kinds for p in task.learned])
-    found = RandomForestClassifier(200, random_state=task.seed, n_jobs=1).fit(numbers(task.learned), truth)
+    found = RandomForestClassifier(100, min_samples_leaf=3, random_state=task.seed, n_jobs=1).fit(numbers(task.learned), truth)
     return found.predict(numbers(task.scored)), {}
 
 
@@ -211,7 +226,7 @@ ROWS: dict[str, Row] = {
     "infogan, improved": infogan("improved"),
     "forest (supervised)": forest,
 }
-SLOW = {"infogan, paper", "infogan, improved"}
+SLOW = {"features", "infogan, paper", "infogan, improved", "forest (supervised)"}
 
 
 # -- runs and tables ---------------------------------------------------------------------------------------------------
