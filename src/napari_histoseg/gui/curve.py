@@ -22,6 +22,10 @@ class LearningCurve(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self.noun = "loss"
+        """What the lines are called in words."""
+        self.shares: frozenset[str] = frozenset()
+        """Lines from 0 to 1, on the right axis."""
         self.losses: dict[str, list[tuple[int, float]]] = {}
         self.scores: list[tuple[int, float]] = []
         self.steps = 1
@@ -49,7 +53,7 @@ class LearningCurve(QWidget):
         self._tell()
 
     def _tell(self) -> None:
-        parts = [f"{name} loss {values[-1][1]:.3g}" for name, values in self.losses.items()]
+        parts = [f"{name} {self.noun} {values[-1][1]:.3g}".replace("  ", " ") for name, values in self.losses.items()]
         if self.scores:
             best = max(score for _, score in self.scores)
             parts.append(f"held-out score {self.scores[-1][1]:.3f}, best {best:.3f}")
@@ -64,12 +68,14 @@ class LearningCurve(QWidget):
         left, top, right, bottom = MARGIN
         plot = QRectF(left, top, self.width() - left - right, self.height() - top - bottom)
         ink = self.palette().color(QPalette.ColorRole.WindowText)
-        highest = nice_top(max((value for line in self.losses.values() for _, value in line[len(line) // 20 :]), default=1.0))
+        lines = [line for name, line in self.losses.items() if name not in self.shares]
+        highest = nice_top(max((value for line in lines for _, value in line[len(line) // 20 :]), default=1.0))
         self._axes(painter, plot, ink, highest)
         painter.setClipRect(plot.adjusted(-4, -4, 4, 4))
-        for color, line in zip(COLORS, self.losses.values(), strict=False):
+        for color, (name, line) in zip(COLORS, self.losses.items(), strict=False):
             painter.setPen(QPen(QColor(color), 1.6))
-            painter.drawPolyline(QPolygonF([self._at(plot, step, value / highest) for step, value in line]))
+            scale = 1.0 if name in self.shares else highest
+            painter.drawPolyline(QPolygonF([self._at(plot, step, value / scale) for step, value in line]))
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(QColor(SCORE_COLOR))
         for step, score in self.scores:

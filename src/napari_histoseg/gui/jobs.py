@@ -46,7 +46,7 @@ def _nothing(_: Sequence[Box]) -> None:
 class Progress:
     """How far a run is; ``seconds_left`` None until it can be told; ``stored`` when there is something new to see.
 
-    ``objects`` is None for work that finds none.
+    ``objects`` is None for work that finds none; ``fitting`` while a model looks at the slide before the first tile.
     """
 
     done: int
@@ -54,6 +54,7 @@ class Progress:
     objects: int | None
     seconds_left: float | None
     stored: bool = True
+    fitting: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,8 @@ class _Pace:
         fresh = piece.done - self.begun_with
         spent = time.perf_counter() - self.begun_at
         left = spent / fresh * (piece.total - piece.done) if fresh > 0 else None
-        return Progress(piece.done, piece.total, piece.n_objects if isinstance(piece, TileDone) else None, left)
+        objects = piece.n_objects if isinstance(piece, TileDone) else None
+        return Progress(piece.done, piece.total, objects, left, fitting=isinstance(piece, Fitting))
 
 
 class _Worker(GeneratorWorker):  # type: ignore[misc]

@@ -80,6 +80,11 @@ class ModelPicker(QWidget):
         return bool(self._choices)
 
     @property
+    def choices(self) -> tuple[ModelChoice, ...]:
+        """All that are listed."""
+        return tuple(self._choices)
+
+    @property
     def choice(self) -> ModelChoice:
         """The chosen model; see `any`."""
         return self._choices[self._last]
@@ -100,6 +105,8 @@ class ModelPicker(QWidget):
             self.message.emit(str(error))
             self.combo.setCurrentIndex(self._last)
             return
+        # A file that was written anew is listed once, as it is now.
+        self._choices = [choice for choice in self._choices if choice.weights != path]
         self._choices.append(ModelChoice(f"{card.name} ({path.name})", card.architecture, path, card))
         self._fill(len(self._choices) - 1)
         self.changed.emit()

@@ -16,7 +16,7 @@ from napari_histoseg.gui.features import show_measurements
 from napari_histoseg.gui.folders import FolderPicker, fresh_folder, read_record
 from napari_histoseg.gui.form import SettingsForm
 from napari_histoseg.gui.header import SlideHeader
-from napari_histoseg.gui.jobs import Job
+from napari_histoseg.gui.jobs import Job, Progress
 from napari_histoseg.gui.live_run import LiveRun, Request
 from napari_histoseg.gui.modelpicker import ModelChoice, ModelPicker
 from napari_histoseg.gui.parts import button, column, group
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import napari
 
     from napari_histoseg.results import Result
+    from napari_histoseg.results.record import RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,10 @@ class RunDock(QScrollArea):
     def settings_of(self, choice: ModelChoice) -> dict[str, Any]:
         """Settings that follow from the chosen model."""
         return {}
+
+    def weights_of(self, record: RunRecord) -> Path | None:
+        """The weights to go on with, in a run that an earlier session left unfinished."""
+        return self.models.choice.weights
 
     def in_words(self, result: Result) -> str:
         """What a run found, for the line under the bar."""
@@ -250,9 +255,9 @@ class RunDock(QScrollArea):
 
             region = shapely.from_wkt(record.outline)
         settings = self.SETTINGS.parse(record.settings)
-        chosen = self.models.choice.weights
+        weights = self.weights_of(record)
         title = f"{self.METHOD.capitalize()} on {slide.name}"
-        return Request(self.METHOD, title, slide, folder, region, chosen, self.header.tissue_mask(), settings, resume=True, stain=self.header.stain)
+        return Request(self.METHOD, title, slide, folder, region, weights, self.header.tissue_mask(), settings, resume=True, stain=self.header.stain)
 
     def _start(self, request: Request) -> None:
         layer = self.header.layer
@@ -261,7 +266,7 @@ class RunDock(QScrollArea):
         run = LiveRun(self.viewer, layer, request, self.engine, self)
         self.current = run
         self._stopped.pop(request.slide.fingerprint(), None)
-        run.job.progress.connect(self.progress.show_progress)
+        run.job.progress.connect(self._on_progress)
         run.job.notice.connect(self.progress.say)
         run.job.failed.connect(self._on_failed)
         run.job.cancelled.connect(self._on_cancelled)
@@ -271,6 +276,9 @@ class RunDock(QScrollArea):
         self.progress.wait("Loading the model…")
         run.start()
         self._show_state()
+
+    def _on_progress(self, progress: Progress) -> None:
+        self.progress.show_progress(progress, f"Learning from the slide: {progress.done:,} of {progress.total:,}" if progress.fitting else "")
 
     def _on_result(self, result: Any) -> None:
         run = self.current

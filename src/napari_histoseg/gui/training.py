@@ -138,8 +138,10 @@ class LiveTraining(QObject):
                 if isinstance(event, StepDone):
                     if event.step == 1:
                         yield Part(0, event.steps)
-                    mean.add(event.parts or {"loss": event.loss})
-                    if mean.due():
+                    # While pictures are only looked at, nothing is lost.
+                    if event.parts or event.loss:
+                        mean.add(event.parts or {"loss": event.loss})
+                    if mean.count and mean.due():
                         yield Said(Losses(event.step, mean.take()))
                     yield Part(event.step, event.steps)
                 elif isinstance(event, Validated):

@@ -36,8 +36,8 @@ class TrainPanel(QWidget):
     settings : type of TrainSettings
     basic, hidden : tuple of str
         Settings that are always seen, and that others set.
-    compare : callable
-        Scores old and new weights on the same held-out patches.
+    compare : callable or None
+        Scores old and new weights on the same held-out patches; without it new weights are always put in place.
     """
 
     started = Signal()
@@ -52,7 +52,7 @@ class TrainPanel(QWidget):
         method: str,
         title: str,
         settings: type[TrainSettings],
-        compare: Compare,
+        compare: Compare | None,
         basic: tuple[str, ...] = ("steps",),
         hidden: tuple[str, ...] = ("start",),
         parent: QWidget | None = None,
@@ -63,6 +63,8 @@ class TrainPanel(QWidget):
         self.current: LiveTraining | None = None
         self.dataset: Path | None = None
         """Folder of the dataset to train on."""
+        self.home: Path | None = None
+        """Folder whose 'models' the weights go to; None is the dataset's."""
         self.model: Path | None = None
         """Weights in use: what a training may go on from, and is compared with."""
         self.stain: tuple[Any, str] | None = None
@@ -141,7 +143,7 @@ class TrainPanel(QWidget):
         given = settings.model_dump(mode="json", exclude_defaults=True)
         if self.warm.isChecked() and self.model is not None:
             given["start"] = str(self.model)
-        lesson = Lesson(self.method, self.dataset, fresh_file(self.dataset, self.method), given, self.stain, f"Training {self.title}")
+        lesson = Lesson(self.method, self.dataset, fresh_file(self.home or self.dataset, self.method), given, self.stain, f"Training {self.title}")
         assert isinstance(settings, TrainSettings)
         self.curve.clear(settings.steps)
         self.curve.show()
@@ -213,12 +215,12 @@ class TrainPanel(QWidget):
     def _on_finished(self, trained: Any) -> None:
         new, score = trained.weights, trained.scores["score"]
         self.progress.rest(f"Trained in {trained.seconds:.0f} s: score {score:.3f}. Model: {new.name}")
-        old, dataset = self.model, self.dataset
-        if old is None or dataset is None or not old.is_file():
+        old, dataset, compare = self.model, self.dataset, self._compare
+        if compare is None or old is None or dataset is None or not old.is_file():
             self.trained.emit(new)
             return
         self._say_verdict("Comparing it with the model in use…")
-        in_background("Comparing models", lambda: self._compare(dataset, old, new), lambda found: self._judge(new, found), self._unjudged(new), self)
+        in_background("Comparing models", lambda: compare(dataset, old, new), lambda found: self._judge(new, found), self._unjudged(new), self)
 
     def _judge(self, new: Path, found: dict[str, Any]) -> None:
         if found["better"] is False:
@@ -262,7 +264,7 @@ def fresh_file(dataset: Path, method: str) -> Path:
     """
     folder = dataset / MODELS
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"The folder {folder} for the model cannot be made: {error.strerror}. Free space, or choose a dataset that you may write.") from error
     number = 1

@@ -105,7 +105,8 @@ class Fitted:
             arrays |= to_tensors("extra", self.extra)
         if self.groups is not None:
             arrays |= to_tensors("groups", self.groups)
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
+        # Copies, for a weights file takes no two tensors of one memory.
+        tensors = {name: torch.from_numpy(np.array(values, order="C")) for name, values in arrays.items()}
         if self.gan is not None:
             tensors |= {f"gan.{name}": values.detach().cpu().contiguous() for name, values in self.gan.state_dict().items()}
         save_tensors(path, tensors, card)
@@ -238,7 +239,7 @@ def read_fitted(path: Path, device: torch.device) -> tuple[Fitted, ModelCard]:
             classes=tuple(card.classes),
         )  # fmt: skip
         if settings.method == "infogan":
-            fitted = replace(fitted, gan=_gan(card, {k.removeprefix("gan."): v for k, v in tensors.items() if k.startswith("gan.")}, device))
+            fitted = replace(fitted, gan=gan_of(card, {k.removeprefix("gan."): v for k, v in tensors.items() if k.startswith("gan.")}, device))
     except (KeyError, ValueError, RuntimeError, TypeError, SettingsError) as error:
         raise WeightsError(f"{path} is no model of cell classes that this version can read: {error}. The file was damaged, or made by another version.") from None
     if settings.method == "features":
@@ -252,7 +253,8 @@ def _groups(arrays: dict[str, Any]) -> Groups | Planes | None:
     return found
 
 
-def _gan(card: ModelCard, state: dict[str, Any], device: torch.device) -> InfoGan:
+def gan_of(card: ModelCard, state: dict[str, Any], device: torch.device) -> InfoGan:
+    """The generative network of a card, with its tensors."""
     training = CellsTraining.parse({k: v for k, v in card.settings.items() if k in CellsTraining.model_fields})
     network = InfoGan(int(state["classifier.bias"].shape[0]), training.z_dim, training.width, own_trunk=training.improved)
     network.load_state_dict(state)

@@ -79,7 +79,7 @@ class CellsModel:
         looks = []
         for step, look in enumerate(self._looks(survey, wanted)):
             looks.append(look)
-            yield sum(int(one.own.sum()) for one in looks[: step + 1]), max(wanted, 1)
+            yield sum(int(one.own.sum()) for one in looks[: step + 1]), max(min(wanted, len(self._viewer.index)), 1)
         check_count(sum(int(look.own.sum()) for look in looks), 1 if self._fitted is not None else self.settings.n_classes)
         self._mean = mean_color(looks)
         if self._fitted is None:
