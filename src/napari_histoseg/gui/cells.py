@@ -20,6 +20,7 @@ from napari_histoseg.gui.parts import button
 from napari_histoseg.gui.rundock import RunDock
 from napari_histoseg.gui.shown import result_of
 from napari_histoseg.gui.slides import open_slide_by
+from napari_histoseg.gui.warm import warm_method
 from napari_histoseg.methods.cells.config import CellsSettings
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ NEW_NOTE = (
 NOTHING = "No classes are shown. Run under Group, or choose the layer of a result with classes."
 OF_MODEL = ("method", "n_classes", "colors")
 """Settings that a model brings along."""
+LOOKING, TRAINING = 1, 2
+"""Places of tabs."""
 
 
 class CellsDock(RunDock):
@@ -58,6 +61,7 @@ class CellsDock(RunDock):
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__(napari_viewer, [ModelChoice(NEW, "", None, None, NEW_NOTE)])
+        warm_method(self.METHOD, "napari_histoseg.methods.cells.predictor", "sklearn.cluster", "sklearn.decomposition")
         self._on_header()
         self._follow()
 
@@ -93,7 +97,7 @@ class CellsDock(RunDock):
         layout.addWidget(self.progress)
         self.setWidget(inside)
         self.setWidgetResizable(True)
-        self.setMinimumWidth(380)
+        self.setMinimumWidth(400)
 
     def _connect(self) -> None:
         super()._connect()
@@ -112,6 +116,8 @@ class CellsDock(RunDock):
         super()._show_state(event)
         result = self.result
         self.save_button.setEnabled(result is not None and result.finished and not self.busy)
+        # A training says how it goes by itself.
+        self.progress.setVisible(self.busy or self.tabs.currentIndex() != TRAINING)
 
     # -- what a method says of itself ---------------------------------------------------------------------------------
 
@@ -184,7 +190,7 @@ class CellsDock(RunDock):
             self._grouped.visible = False
         self._inspect(result, run.labels)
         if result.finished and not run.request.preview:
-            self.tabs.setCurrentIndex(1)
+            self.tabs.setCurrentIndex(LOOKING)
 
     # -- classes ------------------------------------------------------------------------------------------------------
 
@@ -192,7 +198,7 @@ class CellsDock(RunDock):
         """Show the classes of the chosen layer, when they are in sight."""
         layer: Any = self.viewer.layers.selection.active
         result = result_of(layer)
-        if self.tabs.currentIndex() == 1 and result is not None and has_classes(result, layer):
+        if self.tabs.currentIndex() == LOOKING and result is not None and has_classes(result, layer):
             self._inspect(result, layer)
         self._show_inspected()
 

@@ -154,7 +154,7 @@ class LessonPicker(QWidget):
         """Name what is chosen under Group."""
         given = self._given()
         chosen = min(max(self.combo.currentIndex(), 0), 1 if self._folder else 0)
-        names = [NO_RESULT if given is None else f"Nuclei under Group: {self._nuclei.combo.currentText()}"]
+        names = [NO_RESULT if given is None else self._nuclei.combo.currentText()]
         names += [str(self._folder)] if self._folder else []
         self.combo.clear()
         self.combo.addItems([*names, ANOTHER])

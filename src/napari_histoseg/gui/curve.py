@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from qtpy.QtCore import QPointF, QRectF, QSize, Qt
-from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPalette, QPen, QPolygonF
+from qtpy.QtGui import QColor, QFont, QPainter, QPaintEvent, QPalette, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
 COLORS = ("#56b4e9", "#e69f00", "#cc79a7")
@@ -15,6 +14,8 @@ COLORS = ("#56b4e9", "#e69f00", "#cc79a7")
 SCORE_COLOR = "#2ca58d"
 MARGIN = (38, 20, 34, 18)
 """Pixels left, above, right and below the plot."""
+LINE_PX = 14
+"""Between two rows of names."""
 
 
 class LearningCurve(QWidget):
@@ -66,11 +67,16 @@ class LearningCurve(QWidget):
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         left, top, right, bottom = MARGIN
+        painter.setFont(self._font())
+        entries = [*zip(self.losses, COLORS, strict=False), *([("score", SCORE_COLOR)] if self.scores else [])]
+        places = self._places(painter, entries)
+        top += LINE_PX * max((row for _, row in places), default=0)
         plot = QRectF(left, top, self.width() - left - right, self.height() - top - bottom)
         ink = self.palette().color(QPalette.ColorRole.WindowText)
         lines = [line for name, line in self.losses.items() if name not in self.shares]
         highest = nice_top(max((value for line in lines for _, value in line[len(line) // 20 :]), default=1.0))
         self._axes(painter, plot, ink, highest)
+        self._legend(painter, entries, places)
         painter.setClipRect(plot.adjusted(-4, -4, 4, 4))
         for color, (name, line) in zip(COLORS, self.losses.items(), strict=False):
             painter.setPen(QPen(QColor(color), 1.6))
@@ -90,25 +96,37 @@ class LearningCurve(QWidget):
         faint.setAlpha(90)
         painter.setPen(QPen(faint, 1))
         painter.drawRect(plot)
-        font = painter.font()
-        font.setPixelSize(10)
-        painter.setFont(font)
         painter.setPen(ink)
         for part in (0.0, 0.5, 1.0):
             y = plot.bottom() - part * plot.height()
             painter.drawText(QRectF(0, y - 7, plot.left() - 4, 14), Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, f"{part * highest:.2g}")
             painter.drawText(QRectF(plot.right() + 4, y - 7, 30, 14), Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, f"{part:.1f}")
         painter.drawText(QRectF(plot.left(), plot.bottom() + 2, plot.width(), 14), Qt.AlignmentFlag.AlignRight, f"{self.steps} steps")
-        self._legend(painter, plot, [*zip(self.losses, COLORS, strict=False), *([("score", SCORE_COLOR)] if self.scores else [])])
+
+    def _font(self) -> QFont:
+        font = self.font()
+        font.setPixelSize(10)
+        return font
+
+    def _places(self, painter: QPainter, entries: Sequence[tuple[str, str]]) -> list[tuple[float, int]]:
+        """Left edge and row of each name above the plot; what does not fit into a row begins the next."""
+        left, _, right, _ = MARGIN
+        x, row = float(left), 0
+        places = []
+        for name, _ in entries:
+            width = 26 + painter.fontMetrics().horizontalAdvance(name)
+            if x > left and x + width - 12 > self.width() - right:
+                x, row = float(left), row + 1
+            places.append((x, row))
+            x += width
+        return places
 
     @staticmethod
-    def _legend(painter: QPainter, plot: QRectF, entries: Sequence[tuple[str, Any]]) -> None:
-        x = plot.left()
-        for name, color in entries:
-            painter.fillRect(QRectF(x, 7, 10, 3), QColor(color))
-            width = painter.fontMetrics().horizontalAdvance(name)
-            painter.drawText(QPointF(x + 14, 13), name)
-            x += 26 + width
+    def _legend(painter: QPainter, entries: Sequence[tuple[str, str]], places: Sequence[tuple[float, int]]) -> None:
+        for (name, color), (x, row) in zip(entries, places, strict=True):
+            y = 7 + LINE_PX * row
+            painter.fillRect(QRectF(x, y, 10, 3), QColor(color))
+            painter.drawText(QPointF(x + 14, y + 6), name)
 
 
 def nice_top(value: float) -> float:

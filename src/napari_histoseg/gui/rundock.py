@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 def engine(*args: Any, **keywords: Any) -> Iterator[RunEvent]:
     """`napari_histoseg.predict.run.iter_run`, imported on the worker thread."""
-    wait_until_warm()
+    wait_until_warm(args[0])
     from napari_histoseg.predict.run import iter_run
 
     return iter_run(*args, **keywords)

@@ -78,7 +78,7 @@ def trainer(*args: Any, **keywords: Any) -> Iterator[Any]:
     """`napari_histoseg.iter_train`, imported on the worker thread."""
     from napari_histoseg.gui.warm import wait_until_warm
 
-    wait_until_warm()
+    wait_until_warm(args[0])
     from napari_histoseg.api import iter_train
 
     return iter_train(*args, **keywords)

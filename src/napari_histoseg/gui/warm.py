@@ -12,7 +12,7 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 _ready = threading.Event()
 _thread: list[threading.Thread] = []
+_methods: dict[str, threading.Thread] = {}
+"""What prepares for single methods, by their name."""
 WAIT_S = 60.0
 
 
@@ -38,10 +40,37 @@ def warm_up(viewer: Viewer) -> None:
         _thread[0].start()
 
 
-def wait_until_warm() -> None:
+def wait_until_warm(method: str = "") -> None:
     """Called by a run before it loads its model: what `warm_up` began is not done twice."""
     if _thread:
         _ready.wait(WAIT_S)
+    if method in _methods:
+        _methods[method].join(WAIT_S)
+
+
+def warm_method(name: str, *modules: str) -> None:
+    """Prepare for a method whose package has kernels of its own, and import modules that it needs; once a process, after `warm_up`."""
+    if _thread and name not in _methods:
+        _methods[name] = threading.Thread(target=_prepare_method, args=(name, modules), name=f"histoseg-warm-up-{name}", daemon=True)
+        _methods[name].start()
+
+
+def _prepare_method(name: str, modules: Sequence[str]) -> None:
+    _ready.wait(WAIT_S)
+    gc.disable()
+    try:
+        compiling = _compile_elsewhere(name)
+        for each in modules:
+            importlib.import_module(each)
+        gc.freeze()
+        gc.enable()
+        if compiling is not None:
+            compiling()
+    except (ImportError, OSError, subprocess.SubprocessError):
+        # As above: the run does it for itself.
+        log.debug("The method '%s' was not prepared", name, exc_info=True)
+    finally:
+        gc.enable()
 
 
 def _show_labels_once(viewer: Viewer) -> None:
@@ -79,14 +108,14 @@ def _prepare() -> None:
         _ready.set()
 
 
-def _compile_elsewhere() -> Callable[[], None] | None:
-    """Start compiling the kernels in another process unless numba's cache has them; returns what waits for it."""
+def _compile_elsewhere(method: str = "nuclei") -> Callable[[], None] | None:
+    """Start compiling a method's kernels in another process unless numba's cache has them; returns what waits for it."""
     from napari_histoseg.slide.cache import cache_root
 
-    marker = cache_root() / f"kernels-{_state()}"
+    marker = cache_root() / f"kernels-{method}-{_state(method)}"
     if marker.exists():
         return None
-    code = "from napari_histoseg.methods.nuclei.warm import warm_up; warm_up()"
+    code = f"from napari_histoseg.methods.{method}.warm import warm_up; warm_up()"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def finish() -> None:
@@ -97,16 +126,15 @@ def _compile_elsewhere() -> Callable[[], None] | None:
     return finish
 
 
-def _state() -> str:
-    """Changes with the kernels' source and with numba."""
+def _state(method: str) -> str:
+    """Changes with the source of a method's kernels, and with numba."""
     import hashlib
     from importlib.metadata import version
     from pathlib import Path
 
-    from napari_histoseg.methods.nuclei import config
+    from napari_histoseg.methods import nuclei
 
     digest = hashlib.sha256(f"{version('numba')} {sys.version}".encode())
-    for file in sorted(Path(config.__file__).parent.glob("*.py")):
+    for file in sorted(Path(nuclei.__file__).parents[1].joinpath(method).glob("*.py")):
         digest.update(f"{file} {file.stat().st_mtime_ns}".encode())
     return digest.hexdigest()[:16]
-
