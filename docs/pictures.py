@@ -24,7 +24,11 @@ from qtpy.QtWidgets import QApplication
 
 from napari_histoseg.annotations.dataset import PatchClass
 from napari_histoseg.gui import warm
+from napari_histoseg.gui.inspectorlist import NAME
 from napari_histoseg.slide import Box
+
+CELL_NAMES = ("dermis", "epidermis", "spindle")
+"""What the classes of the slide's nuclei look like, the largest first."""
 
 
 class Photographer:
@@ -286,14 +290,42 @@ def classes_by_color(image: np.ndarray) -> np.ndarray:
     return mask
 
 
+def cells(camera: Photographer, slide: str) -> None:
+    """Nuclei found, grouped into classes, looked at and named."""
+    viewer = camera.viewer
+    viewer.open(slide, plugin="napari-histoseg")
+    finder, dock = viewer.window.add_plugin_dock_widget("napari-histoseg", "Nuclei")
+    camera.wait(90, warm._ready.is_set)
+    camera.look(1.3, 440, 640)
+    camera.click(dock.run_button)
+    camera.wait(300, lambda: dock.current is None)
+    viewer.window.remove_dock_widget(finder)
+    _, dock = viewer.window.add_plugin_dock_widget("napari-histoseg", "Cells")
+    camera.wait(90, lambda: not any(each.is_alive() for each in warm._methods.values()))
+    camera.click(dock.run_button)
+    camera.wait(300, lambda: dock.current is None)
+    camera.wait(20, lambda: dock.inspector.desk.book is not None)
+    dock.tabs.setCurrentIndex(0)
+    camera.wait(2)
+    camera.save("cells.png")
+    dock.tabs.setCurrentIndex(1)
+    for row, name in enumerate(CELL_NAMES):
+        camera.wait(1)
+        dock.inspector.bar.list.item(row, NAME).setText(name)
+    dock.inspector.desk.look_at(dock.inspector.desk.classes[1].value)
+    camera.look(3.2, 395, 545)
+    camera.wait(4)
+    camera.save("cells-classes.png")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("slide")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images")
-    parser.add_argument("--only", choices=("nuclei", "stain", "annotate", "joint"))
+    parser.add_argument("--only", choices=("nuclei", "stain", "cells", "annotate", "joint"))
     args = parser.parse_args()
     args.out.mkdir(exist_ok=True)
-    for scene in (nuclei, stain, annotate, joint):
+    for scene in (nuclei, stain, cells, annotate, joint):
         if args.only in (None, scene.__name__):
             camera = Photographer(args.out)
             scene(camera, args.slide)

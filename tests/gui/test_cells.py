@@ -12,12 +12,14 @@ from typing import Any
 import napari
 import numpy as np
 import pytest
+from napari.utils._proxies import PublicOnlyProxy
 
 from napari_histoseg import methods
 from napari_histoseg._testing import he_tissue, write_svs
 from napari_histoseg._testing_clusters import cluster_table, slide_record, stored
 from napari_histoseg.gui.cells import NEW, CellsDock
 from napari_histoseg.gui.cellslearn import NO_RESULT, sheet_of
+from napari_histoseg.gui.inspector import ClusterInspector
 from napari_histoseg.gui.inspectorcolors import rgba
 from napari_histoseg.gui.inspectorlist import NAME as NAME_COLUMN
 from napari_histoseg.gui.layers import KEY, result_layers, slide_layer, tissue_layer
@@ -98,7 +100,8 @@ class Person:
         self.viewer, self.qtbot, self.folder, self.slides = viewer, qtbot, tmp_path, slides
         self.slide = self.show_slide("first")
         self.numbers = slides["first"][1]
-        self.dock = CellsDock(viewer)
+        # As napari does for plugins.
+        self.dock = CellsDock(PublicOnlyProxy(viewer))
         self.added = viewer.window.add_dock_widget(self.dock, name="Cells")
         self.engine = self.dock.engine = Gate()
         self.dock.form.set_values(device="cpu", sample=500, tile_px=256)
@@ -172,7 +175,7 @@ def assert_grouped(person: Person, count: int) -> None:
 
 def test_nuclei_of_a_result_are_grouped(person: Person) -> None:
     source = person.show_nuclei()
-    assert person.dock.nuclei.layer is source
+    assert person.dock.nuclei.layer == source
     person.run()
     assert_grouped(person, len(np.unique(person.numbers)) - 1)
     np.testing.assert_array_equal(np.unique(person.result.objects["id"]), np.unique(person.numbers)[1:])
@@ -223,11 +226,11 @@ def test_what_could_be_nuclei_is_listed_results_first(person: Person) -> None:
     assert listed(picker) == ["new", "old", FILE, FOLDER]
     nuclei = person.show_nuclei()
     assert listed(picker)[:3] == [nuclei.name, "new", "old"]
-    assert picker.layer is nuclei
+    assert picker.layer == nuclei
     new.name = "newer"
     assert listed(picker)[1] == "newer"
     person.viewer.layers.remove(nuclei)
-    assert picker.layer is new
+    assert picker.layer == new
 
 
 def test_what_is_chosen_stays_chosen(person: Person) -> None:
@@ -237,7 +240,7 @@ def test_what_is_chosen_stays_chosen(person: Person) -> None:
     picker.combo.setCurrentIndex(1)
     picker.combo.activated.emit(1)
     person.show_nuclei()
-    assert picker.layer is old
+    assert picker.layer == old
 
 
 def test_other_labels_of_ours_are_not_listed(person: Person) -> None:
@@ -254,9 +257,9 @@ def test_nuclei_of_another_slide_are_not_listed(person: Person) -> None:
     assert person.dock.header.slide() is second
     assert person.dock.nuclei.choice is None
     other = person.show_nuclei("second", second)
-    assert person.dock.nuclei.layer is other
+    assert person.dock.nuclei.layer == other
     person.dock.header.slides.setCurrentIndex(person.dock.header.slides.findText("first.svs"))
-    assert person.dock.nuclei.layer is first
+    assert person.dock.nuclei.layer == first
 
 
 def test_without_nuclei_a_sentence_says_what_to_do(person: Person) -> None:
@@ -310,6 +313,17 @@ def test_saved_classes_name_the_nuclei_of_the_next_slide(person: Person) -> None
     person.dock.save_classes_to(person.folder / "mine.safetensors", person.result)
     person.until(lambda: "Saved as" in person.said)
     assert person.dock.models.combo.count() == count
+
+
+def test_classes_are_read_once(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Any] = []
+    show = ClusterInspector.show_result
+    monkeypatch.setattr(ClusterInspector, "show_result", lambda self, *given: (read.append(given), show(self, *given)))
+    person.show_nuclei()
+    person.run()
+    person.dock.tabs.setCurrentIndex(0)
+    person.dock.tabs.setCurrentIndex(1)
+    assert len(read) == 1
 
 
 def test_classes_follow_the_chosen_layer(person: Person) -> None:

@@ -186,7 +186,7 @@ class CellsDock(RunDock):
         if run is None or run.labels is None or not len(result.objects):
             return
         # Two colors on one nucleus cannot be read.
-        if self._grouped is not None and self._grouped is not run.labels:
+        if self._grouped is not None and self._grouped != run.labels:
             self._grouped.visible = False
         self._inspect(result, run.labels)
         if result.finished and not run.request.preview:
@@ -204,7 +204,8 @@ class CellsDock(RunDock):
 
     def _inspect(self, result: "Result", layer: "Labels") -> None:
         desk = self.inspector.desk
-        if desk.result is not result or desk.layer is not layer:
+        # napari hands plugins a new wrapper of a layer each time, so that only == tells whether it is the same.
+        if desk.result is not result or desk.layer != layer:
             self.inspector.show_result(result, layer, open_slide_by(result.record.slide.fingerprint, self.viewer.layers))
         self._show_inspected()
 

@@ -128,16 +128,17 @@ class NucleiPicker(QWidget):
         found = [(layer.name, layer) for layer in self._layers()] + [(path.name, path) for path in self._files]
         if found == self._listed and self.combo.count():
             return
+        # Compared with ==, for napari hands plugins a new wrapper of a layer each time.
         before = self.choice
         self._listed = found
-        kept = next((i for i, (_, choice) in enumerate(found) if choice is self._chosen), 0)
+        kept = next((i for i, (_, choice) in enumerate(found) if choice == self._chosen), 0)
         with QSignalBlocker(self.combo):
             self.combo.clear()
             self.combo.addItems([name for name, _ in found] or [NONE])
             self.combo.addItems([FILE, FOLDER])
             self.combo.setCurrentIndex(kept)
         self._show_tip()
-        if self.choice is not before:
+        if self.choice != before:
             self.changed.emit()
 
     def _layers(self) -> list[Layer]:
@@ -180,7 +181,7 @@ class NucleiPicker(QWidget):
             self.add_file(Path(chosen))
 
     def _stay(self) -> None:
-        kept = next((i for i, (_, choice) in enumerate(self._listed) if choice is self._chosen), 0)
+        kept = next((i for i, (_, choice) in enumerate(self._listed) if choice == self._chosen), 0)
         self.combo.setCurrentIndex(kept)
 
     def _show_tip(self) -> None:
