@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from napari_histoseg.annotations.dataset import UNLABELED
 from napari_histoseg.gui.annotatemap import MaskMap
 from napari_histoseg.gui.layers import KEY, place
 from napari_histoseg.gui.qt import Signal
-from napari_histoseg.gui.shown import TURN_MS, add_in_turns
+from napari_histoseg.gui.shown import TURN_MS, add_in_turns, remove_by_frames
 from napari_histoseg.slide import Box, Slide
 
 if TYPE_CHECKING:
@@ -178,15 +177,9 @@ class AnnotationLayers(QObject):
         self._frames = ()
 
     def take_away(self) -> None:
-        """Hide the layers and remove them one after another, each in a turn of its own."""
+        """Hide the layers, and remove them as frames are drawn."""
         self.clear()
-        ours = [layer for layer in self._viewer.layers if self.ours(layer)]
-        for number, layer in enumerate(ours, 1):
-            QTimer.singleShot(number * 2 * TURN_MS, partial(self._remove, layer))
-
-    def _remove(self, layer: Any) -> None:
-        if layer in self._viewer.layers:
-            self._viewer.layers.remove(layer)
+        remove_by_frames(self._viewer, [layer for layer in self._viewer.layers if self.ours(layer)])
 
     def _seen_again(self, layer: Any) -> bool:
         """Whether a layer that an earlier dataset had is in the window; it is shown then."""

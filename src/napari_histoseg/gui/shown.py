@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, QTimer
@@ -54,6 +55,38 @@ def add_in_turns(viewer: Viewer, made: LayerData, owner: QObject, then: Callable
     timer.timeout.connect(step)
     timer.start(TURN_MS)
     return layer
+
+
+def remove_by_frames(viewer: Viewer, layers: Sequence[Layer]) -> None:
+    """Hide layers, and remove them one after another, with a drawn frame before each.
+
+    Removing two of different kinds before the next drawing ends the program with some OpenGL drivers, and on a busy machine a drawing
+    may be long in coming: a time says nothing. While nothing is drawn the layers stay, hidden.
+    """
+    from qtpy.QtOpenGLWidgets import QOpenGLWidget
+
+    waiting = list(layers)
+    for layer in waiting:
+        layer.visible = False
+    canvas = viewer.window.main_menu.window().findChild(QOpenGLWidget)
+
+    def step() -> None:
+        with suppress(RuntimeError, TypeError):  # the window was closed meanwhile
+            while waiting:
+                layer = waiting.pop(0)
+                if layer in viewer.layers:
+                    viewer.layers.remove(layer)
+                    canvas.update()
+                    return
+            canvas.frameSwapped.disconnect(drawn)
+
+    def drawn() -> None:
+        # Never from within a drawing.
+        QTimer.singleShot(0, step)
+
+    if waiting and canvas is not None:
+        canvas.frameSwapped.connect(drawn)
+        canvas.update()
 
 
 def result_of(layer: Layer | None) -> Result | None:
