@@ -160,7 +160,7 @@ def planned(args: argparse.Namespace) -> Iterator[Run]:
         for variant in args.variants:
             if variant == "paper" and seed >= args.paper_seeds:
                 continue
-            for share, setting in itertools.product(args.shares if variant != "paper" else args.paper_shares, SETTINGS):
+            for share, setting in itertools.product(args.shares if variant != "paper" else args.paper_shares, args.settings):
                 if (share, setting) != (100.0, "S+C"):
                     yield Run(variant, setting, share, seed)
 
@@ -289,6 +289,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, help="picture file; needs matplotlib")
     parser.add_argument("--variants", nargs="+", choices=("improved", "paper"), default=["improved", "paper"])
     parser.add_argument("--shares", nargs="+", type=float, choices=SHARES, default=list(SHARES), help="of patches with masks, in percent")
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--paper-shares", nargs="+", type=float, choices=SHARES, default=[5.0, 10.0, 100.0])
     parser.add_argument("--mpp", type=float, default=1.86)
     parser.add_argument("--device", default="auto")
