@@ -20,7 +20,7 @@ from napari_histoseg.cli import main
 from napari_histoseg.errors import ResultError, SettingsError
 from napari_histoseg.metrics.cells import Matching, adjusted_rand, agreement, contingency, majority, score_cells
 from napari_histoseg.metrics.score import score
-from napari_histoseg.results import Result, ResultStore, RunRecord, SlideRecord, clusters
+from napari_histoseg.results import Result, ResultStore, RunRecord, SlideRecord
 from napari_histoseg.results.classbook import ClassBook
 from napari_histoseg.results.record import ClassRecord
 from napari_histoseg.slide.geometry import Box
@@ -132,7 +132,6 @@ def test_agreement_is_the_mean_over_all_pairs() -> None:
     a, b, c = np.array([0, 0, 1, 1]), np.array([5, 5, 3, 3]), np.array([0, 1, 0, 1])
     assert agreement([a, b]) == 1
     assert agreement([a, b, c]) == pytest.approx((1 + 2 * adjusted_rand_score(a, c)) / 3)
-    assert agreement([a, b, c]) == pytest.approx(clusters.agreement([a, b, c]))
 
 
 @pytest.mark.parametrize(("given", "lengths"), [([], "none"), ([[1, 2]], "2"), ([[1, 2], [1, 2, 3]], "2, 3")])

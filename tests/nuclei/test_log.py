@@ -131,8 +131,8 @@ def test_real_tissue_neither_floods_nor_vanishes(data_dir):
 
 def test_warm_up_runs_every_kernel():
     from napari_histoseg.methods.nuclei import decode, seeds
-    from napari_histoseg.objects import measure, runs, trace
     from napari_histoseg.methods.nuclei.warm import warm_up
+    from napari_histoseg.objects import measure, runs, trace
 
     warm_up()
     # Kernels that only other kernels call are compiled into these, and have no code of their own after a cached load.

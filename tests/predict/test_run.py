@@ -157,7 +157,7 @@ def test_samples_come_from_tiles_that_can_be_read(blobs: Any, picture: NDArray[n
 
     monkeypatch.setattr(slide, "read_at", failing)
     tissue = survey.tissue(8)
-    assert [t.shape for t in tissue] == [f.tile.keep.shape + (3,) for f in survey.frames[1:16:2]] and len({*reads}) == 16
+    assert [t.shape for t in tissue] == [(*f.tile.keep.shape, 3) for f in survey.frames[1:16:2]] and len({*reads}) == 16
 
     def broken(mpp: float, box: Box) -> NDArray[np.uint8]:
         raise TileError("slide.svs, level 0: the JPEG data are damaged.")

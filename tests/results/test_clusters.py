@@ -19,9 +19,10 @@ from hypothesis.extra import numpy as hnp
 from sklearn.manifold import trustworthiness
 
 from napari_histoseg.errors import SettingsError
+from napari_histoseg.metrics.cells import agreement
 from napari_histoseg.results import ClassRecord, Result, ResultStore, clusters
 from napari_histoseg.results.classbook import ClassBook
-from napari_histoseg.results.clusters import Clusters, agreement, plane_kinds
+from napari_histoseg.results.clusters import Clusters, plane_kinds
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 

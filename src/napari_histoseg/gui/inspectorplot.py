@@ -290,7 +290,7 @@ def stability_of(clusters: Clusters, count: int) -> float | None:
     """Mean adjusted Rand index between k-means of the embedding with several seeds; None when there is nothing to compare."""
     from sklearn.cluster import KMeans  # type: ignore[import-untyped]
 
-    from napari_histoseg.results.clusters import agreement
+    from napari_histoseg.metrics.cells import agreement
 
     space = clusters.space[np.isfinite(clusters.space).all(1)]
     space = space[np.sort(np.random.default_rng(0).permutation(len(space))[:SAMPLE])]

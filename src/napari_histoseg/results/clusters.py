@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
-from itertools import combinations
 from typing import Literal, cast
 
 import numpy as np
@@ -34,25 +32,6 @@ _NOT_MEASURED = {"id", "centroid_x_um", "centroid_y_um", "probability", CLUSTER,
 def plane_kinds() -> tuple[PlaneKind, ...]:
     """The maps that can be made here: UMAP only where umap-learn is installed."""
     return ("pca", "tsne", "umap") if find_spec("umap") else ("pca", "tsne")
-
-
-def agreement(assignments: Sequence[ArrayLike]) -> float:
-    """How alike several clusterings of the same objects are: the mean adjusted Rand index over all pairs, 1 for the same.
-
-    Hubert and Arabie, Journal of Classification 2 (1985).
-
-    Parameters
-    ----------
-    assignments : sequence of (n,) array
-        Two or more; the numbers of the clusters may differ.
-    """
-    from sklearn.metrics import adjusted_rand_score  # type: ignore[import-untyped]
-
-    given = [np.asarray(each).ravel() for each in assignments]
-    if len(given) < 2 or len({len(each) for each in given}) > 1:
-        lengths = ", ".join(str(len(each)) for each in given) or "none"
-        raise SettingsError(f"Agreement needs two or more clusterings of the same objects. Got clusterings of {lengths} objects.")
-    return float(np.mean([adjusted_rand_score(a, b) for a, b in combinations(given, 2)]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,6 +50,11 @@ class Looking(Settings):
     )
 
     @property
+    def reach_um(self) -> float:
+        """σ of the neighborhood, 0 for methods that look at each nucleus alone."""
+        return self.around_um if self.method == "neighborhood" else 0.0
+
+    @property
     def style(self) -> CropStyle:
         """How nuclei become pictures."""
         return CropStyle(crop_px=self.crop_px, surroundings=self.surroundings)

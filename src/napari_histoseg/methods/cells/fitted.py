@@ -114,7 +114,7 @@ class Fitted:
 
 def with_around(settings: CellsSettings, viewer: Viewer, look: Look, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
     """The numbers of a look's own nuclei, beside the mean of their neighborhoods where these count."""
-    if settings.method != "neighborhood" or not settings.around_um:
+    if not settings.reach_um:
         return numbers[look.own]
     return np.hstack([numbers[look.own], AROUND_WEIGHT * viewer.mean_around(look, numbers)])
 

@@ -58,7 +58,7 @@ class CellsModel:
         self.mpp = slide.working_mpp(settings.mpp, force=True)
         index = source.index()
         check_count(len(index), 1 if weights is not None else settings.n_classes)
-        self._viewer = Viewer(source, index, settings.style, self.mpp, self.mpp / slide.require_mpp(), settings.around_um)
+        self._viewer = Viewer(source, index, settings.style, self.mpp, self.mpp / slide.require_mpp(), settings.reach_um)
         self.halo_px = self._viewer.margin_px
         # Classes that a person merged have one value.
         self.classes = list({c["value"]: c for c in (self._fitted.classes if self._fitted else named(settings.n_classes))}.values())

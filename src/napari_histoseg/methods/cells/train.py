@@ -21,6 +21,7 @@ from napari_histoseg.methods.cells.grouping import Groups
 from napari_histoseg.methods.cells.looks import Viewer
 from napari_histoseg.methods.cells.predictor import alike, mean_color
 from napari_histoseg.methods.cells.sources import source_of
+from napari_histoseg.metrics.cells import agreement
 from napari_histoseg.predict.device import choose_device
 from napari_histoseg.slide import Box, Slide, open_slide
 from napari_histoseg.tiling import TileGrid
@@ -88,7 +89,7 @@ class CellsTask:
         fitted, used = fit_groups(looks, self._run, self.settings.n_classes, goal, encoder)
         if used < self.settings.n_classes:
             raise SettingsError(alike(used, self.settings.n_classes))
-        return fitted, {"score": agreement(fitted, looks, self.settings)}
+        return fitted, {"score": repeated(fitted, looks, self.settings)}
 
     def _learn_gan(
         self, seen: list[SeenOf], goal: NDArray[np.float64], out: Path, resume: bool, stop: Callable[[], bool]
@@ -106,7 +107,7 @@ class CellsTask:
             index = source.index()
             if not len(index):
                 continue
-            viewer = Viewer(source, index, self._run.style, mpp, mpp / picture.slide.require_mpp(), self._run.around_um)
+            viewer = Viewer(source, index, self._run.style, mpp, mpp / picture.slide.require_mpp(), self._run.reach_um)
             yield from self._looks(picture, viewer, share)
 
     def _looks(self, picture: Picture, viewer: Viewer, share: int) -> Iterator[SeenOf]:
@@ -137,18 +138,15 @@ class SeenOf(Seen):
         return None if colors == "absolute" else goal - self.mean
 
 
-def agreement(fitted: Fitted, seen: list[Seen], settings: CellsTraining) -> float:
+def repeated(fitted: Fitted, seen: list[Seen], settings: CellsTraining) -> float:
     """Mean adjusted Rand index between the classes from several seeds, over the nuclei that were learned from."""
-    from sklearn.metrics import adjusted_rand_score  # type: ignore[import-untyped]
-
     places = np.concatenate([fitted.place(s) for s in seen])
     kind = "mixture" if settings.method == "mixture" else "kmeans"
     chosen = [
         Groups.fit(places, settings.n_classes, kind, settings.seed + 1000 * k).probability(places).argmax(1)  # type: ignore[arg-type]
         for k in range(SEEDS_COMPARED)
     ]
-    pairs = [(a, b) for i, a in enumerate(chosen) for b in chosen[:i]]
-    return float(np.mean([adjusted_rand_score(a, b) for a, b in pairs]))
+    return agreement(chosen)
 
 
 def task_from_dataset(dataset: Path | PatchDataset, settings: CellsTraining) -> CellsTask:
