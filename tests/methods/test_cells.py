@@ -302,7 +302,7 @@ def test_nuclei_that_are_all_alike_are_said_to_be(way: str) -> None:
             np.zeros((SIDE, SIDE), int),
             "There are no nuclei here to group. Segment nuclei first (histoseg run nuclei), or choose a region that holds some.",
         ),
-        (np.where(LABELS == 5, 5, 0), "There are 1 nuclei, too few for 2 classes. Lower n_classes, or choose a larger region."),
+        (np.where(LABELS == 5, 5, 0), "There is 1 nucleus, too few for 2 classes. Lower n_classes, or choose a larger region."),
         (
             LABELS[:, :200],
             "The label image has 200 × 400 px and the array 400 × 400 px: they do not have the same proportions. A label image covers the whole "
@@ -510,7 +510,7 @@ def test_datasets_with_too_few_nuclei_are_refused(tmp_path: Path) -> None:
     skimage.io.imsave(tmp_path / "0_nuclei.png", np.where(LABELS == 4, 4, 0).astype(np.uint16), check_contrast=False)
     with pytest.raises(SettingsError) as caught:
         hs.train("cells", tmp_path, out=tmp_path / "w.safetensors", **FAST)
-    assert said(caught) == "There are 1 nuclei, too few for 2 classes. Lower n_classes, or choose a larger region."
+    assert said(caught) == "There is 1 nucleus, too few for 2 classes. Lower n_classes, or choose a larger region."
     skimage.io.imsave(tmp_path / "0_nuclei.png", np.zeros((SIDE, SIDE), np.uint16), check_contrast=False)
     with pytest.raises(SettingsError) as caught:
         hs.train("cells", tmp_path, out=tmp_path / "w.safetensors", **FAST)

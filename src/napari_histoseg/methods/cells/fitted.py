@@ -195,7 +195,8 @@ def check_count(count: int, n_classes: int) -> None:
     if not count:
         raise SettingsError("There are no nuclei here to group. Segment nuclei first (histoseg run nuclei), or choose a region that holds some.")
     if count < n_classes:
-        raise SettingsError(f"There are {count} nuclei, too few for {n_classes} classes. Lower n_classes, or choose a larger region.")
+        found = "is 1 nucleus" if count == 1 else f"are {count} nuclei"
+        raise SettingsError(f"There {found}, too few for {n_classes} classes. Lower n_classes, or choose a larger region.")
 
 
 def named(count: int) -> tuple[dict[str, Any], ...]:
