@@ -27,7 +27,7 @@ from napari_histoseg.gui import warm
 from napari_histoseg.gui.inspectorlist import NAME
 from napari_histoseg.slide import Box
 
-CELL_NAMES = ("dermis", "epidermis", "spindle")
+CELL_NAMES = ("pink tissue", "epidermis", "spindle")
 """What the classes of the slide's nuclei look like, the largest first."""
 
 

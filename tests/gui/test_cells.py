@@ -201,6 +201,17 @@ def test_nuclei_of_a_geojson_are_grouped(person: Person) -> None:
     assert person.result.n_stored > 0.9 * (len(np.unique(person.numbers)) - 1)
 
 
+def test_earlier_classes_are_hidden_by_later_ones(person: Person) -> None:
+    person.show_nuclei()
+    person.run()
+    first = person.layer
+    person.dock.form.set_values(n_classes=2)
+    person.run()
+    assert person.layer is not first
+    assert person.layer.visible and not first.visible
+    assert len(person.result.classes) == 2
+
+
 def test_a_preview_is_colored_and_stays_at_the_settings(person: Person) -> None:
     person.show_nuclei()
     person.dock.preview_button.click()

@@ -186,11 +186,17 @@ class CellsDock(RunDock):
         if run is None or run.labels is None or not len(result.objects):
             return
         # Two colors on one nucleus cannot be read.
-        if self._grouped is not None and self._grouped != run.labels:
-            self._grouped.visible = False
+        for layer in self.viewer.layers:
+            if layer != run.labels and (layer == self._grouped or self._of_same(layer, result)):
+                layer.visible = False
         self._inspect(result, run.labels)
         if result.finished and not run.request.preview:
             self.tabs.setCurrentIndex(LOOKING)
+
+    def _of_same(self, layer: Any, result: "Result") -> bool:
+        """Whether a layer shows earlier classes of the same slide."""
+        other = result_of(layer)
+        return other is not None and other.record.method == self.METHOD and other.record.slide.fingerprint == result.record.slide.fingerprint
 
     # -- classes ------------------------------------------------------------------------------------------------------
 
