@@ -420,10 +420,7 @@ def test_a_window_that_is_closed_in_a_run_leaves_what_is_done(person: Person) ->
     person.engine.permits = threading.Semaphore(12)
     person.dock.run_button.click()
     person.until(lambda: person.dock.current is not None and person.dock.current.labels is not None)
-    current = person.dock.current
-    assert current is not None
-    person.viewer.window.remove_dock_widget(person.added)
-    current.job.cancel()
+    person.viewer.close()
     person.engine.permits.release(10**6)
     assert stop_all(60)
     assert open_result(person.engine.calls[0]["out"]).record.status == "cancelled"
