@@ -12,11 +12,10 @@ from napari_histoseg.errors import HistosegError
 from napari_histoseg.gui.background import in_background
 from napari_histoseg.gui.cellslearn import CellsLessons
 from napari_histoseg.gui.inspector import ClusterInspector
-from napari_histoseg.gui.joint import scrolled
 from napari_histoseg.gui.live_run import Request
 from napari_histoseg.gui.modelpicker import ModelChoice
 from napari_histoseg.gui.nucleipicker import NucleiPicker
-from napari_histoseg.gui.parts import button
+from napari_histoseg.gui.parts import button, scrolled
 from napari_histoseg.gui.rundock import RunDock
 from napari_histoseg.gui.shown import result_of
 from napari_histoseg.gui.slides import open_slide_by

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,29 @@ CLICK_PX = 4
 """A press that moves less than this, in canvas pixels, is a click."""
 SETTLE_MS = 500
 """The status bar's table follows once changes pause for so long."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """What the colors of a layer of objects were made of."""
+
+    layer: Labels
+    ids: NDArray[np.uint32]
+    values: NDArray[np.int32]
+    palette: tuple[tuple[int, str], ...]
+    chosen: NDArray[np.bool_] | None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Shown) or (self.layer, self.palette) != (other.layer, other.palette):
+            return False
+        if (self.chosen is None) != (other.chosen is None):
+            return False
+        pairs: list[tuple[Any, Any]] = [(self.ids, other.ids), (self.values, other.values)]
+        if self.chosen is not None and other.chosen is not None:
+            pairs.append((self.chosen, other.chosen))
+        return all(one is two or np.array_equal(one, two) for one, two in pairs)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 class SlideLink(QObject):
@@ -53,6 +77,7 @@ class SlideLink(QObject):
         desk.value_changed.connect(self._on_value)
         desk.fly.connect(self.fly)
         self._held = False
+        self._shown: _Shown | None = None
         self.hold()
 
     def hold(self) -> None:
@@ -93,6 +118,7 @@ class SlideLink(QObject):
         self._later.stop()
         self._status.drop()
         layer, self._layer = self._layer, None
+        self._shown = None
         if layer is not None:
             self._disconnect(layer)
             colors = layer.colormap
@@ -128,7 +154,12 @@ class SlideLink(QObject):
         chosen: NDArray[np.bool_] | None = None
         if len(desk.chosen) > 1 or (len(desk.chosen) and not self._outlines):
             chosen = desk.chosen_mask()
-        self._color(layer, object_colors_of(desk.ids, desk.values, desk.classes, chosen))
+        palette = tuple((each.value, each.color) for each in desk.classes)
+        shown = _Shown(layer, desk.ids, desk.values.copy(), palette, None if chosen is None else chosen.copy())
+        # Another name is no other color, and giving a large layer its colors stops the window for a moment.
+        if shown != self._shown:
+            self._shown = shown
+            self._color(layer, object_colors_of(desk.ids, desk.values, desk.classes, chosen))
 
     def _color(self, layer: Labels, colors: Any) -> None:
         # With new colors napari says that a label was picked, too, though it is the same as before.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import napari
 import numpy as np
-from qtpy.QtWidgets import QLabel, QScrollArea, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QTabWidget, QVBoxLayout, QWidget
 
 from napari_histoseg.annotations.dataset import read_dataset
 from napari_histoseg.errors import HistosegError
@@ -16,7 +16,7 @@ from napari_histoseg.gui.background import in_background
 from napari_histoseg.gui.jointnext import NextPlaces
 from napari_histoseg.gui.modelpicker import ModelChoice
 from napari_histoseg.gui.models import shipped_card
-from napari_histoseg.gui.parts import column, group
+from napari_histoseg.gui.parts import group, scrolled
 from napari_histoseg.gui.rundock import RunDock
 from napari_histoseg.gui.training import Scored
 from napari_histoseg.gui.trainpanel import TrainPanel, models_in
@@ -186,12 +186,3 @@ def area_words(result: "Result") -> str:
 
     rows = class_areas(result)
     return "<br>".join(f"{row['class']}: {row['area_mm2']:.3g} mm² ({row['share']:.0%})" for _, row in rows.iterrows())
-
-
-def scrolled(*parts: QWidget) -> QScrollArea:
-    """Parts below each other, to be scrolled."""
-    area = QScrollArea()
-    area.setWidget(column(*parts, margin=4))
-    area.setWidgetResizable(True)
-    area.setFrameShape(QScrollArea.Shape.NoFrame)
-    return area

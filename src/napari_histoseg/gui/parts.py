@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from qtpy.QtWidgets import QGroupBox, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QGroupBox, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 
 def button(text: str, tip: str, action: Callable[[], None]) -> QPushButton:
@@ -34,3 +34,12 @@ def column(*parts: QWidget, margin: int = 8) -> QWidget:
         layout.addWidget(part)
     layout.addStretch(1)
     return inside
+
+
+def scrolled(*parts: QWidget) -> QScrollArea:
+    """Parts below each other, to be scrolled."""
+    area = QScrollArea()
+    area.setWidget(column(*parts, margin=4))
+    area.setWidgetResizable(True)
+    area.setFrameShape(QScrollArea.Shape.NoFrame)
+    return area
