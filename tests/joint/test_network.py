@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from napari_histoseg.errors import SettingsError, WeightsError
-from napari_histoseg.methods.joint.network import CLASS_AXIS, HALO_PX, MAPS_PX, Encoder, PaperNetwork, build, fold
-from napari_histoseg.methods.joint.start import find_imagenet, load_imagenet
+from napari_histoseg.methods.joint.network import CLASS_AXIS, HALO_PX, MAPS_PX, PaperNetwork, build, fold
+from napari_histoseg.nn.resnet import Encoder, find_imagenet, load_imagenet
 from napari_histoseg.nn.weights import sha256_of
 
 VARIANTS = ("paper", "improved")

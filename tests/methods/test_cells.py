@@ -21,7 +21,7 @@ import napari_histoseg as hs
 from napari_histoseg import methods
 from napari_histoseg._testing import he_tissue
 from napari_histoseg.errors import DatasetError, HistosegError, SettingsError, WeightsError
-from napari_histoseg.methods.cells.encoder import WEIGHTS as NUCLEI
+from napari_histoseg.methods.cells.encoder import NUCLEI
 from napari_histoseg.methods.cells.sources import LabelImage
 from napari_histoseg.nn.weights import read_card, sha256_of
 from napari_histoseg.predict.events import Fitting, Notice, TileDone

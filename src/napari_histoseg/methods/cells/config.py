@@ -44,9 +44,14 @@ class Looking(Settings):
     )
     surroundings: bool = Field(True, title="Surroundings", description="Show what lies around a nucleus in its picture; else it is white.")
     crop_px: int = Field(40, ge=16, le=128, multiple_of=4, title="Crop", description="Side of a nucleus's picture in pixels; the paper's is 40.")
+    encoder: Literal["auto", "imagenet", "nuclei"] = Field(
+        "auto",
+        title="Network of features",
+        description="imagenet: torchvision's ResNet-18, from torch's own folder; nuclei: the shipped nuclei network; auto: the first where it is found.",
+    )
     mpp: float = Field(0.25, gt=0, le=4, title="Pixel size (µm/px)", description="Pixel size at which nuclei are seen.")
     sample: int = Field(
-        20_000, ge=50, le=1_000_000, title="Learn from", description="Nuclei, from all over the slide, that the classes are learned from."
+        20_000, ge=50, le=200_000, title="Learn from", description="Nuclei, from all over the slide, that the classes are learned from."
     )
 
     @property

@@ -30,7 +30,7 @@ from napari_histoseg.methods.cells.looks import Look, Viewer, picture_numbers, s
 from napari_histoseg.nn.weights import ModelCard, load_tensors, read_card, save_tensors
 from napari_histoseg.objects.colors import next_color
 
-SEEN = ("method", "colors", "around_um", "surroundings", "crop_px", "mpp")
+SEEN = ("method", "colors", "around_um", "surroundings", "crop_px", "encoder", "mpp")
 """Settings that say how nuclei are looked at: a fitted model brings its own."""
 
 
@@ -169,6 +169,8 @@ def fit_groups(seen: list[Seen], settings: CellsSettings, n_classes: int, goal: 
     joined = np.concatenate(rows)[order]
     embedding = Axes.fit(joined, MOST_AXES, each_scaled=False, seed=settings.seed)
     places = embedding.project(joined)
+    if encoder is not None:
+        settings = settings.model_copy(update={"encoder": encoder.kind})
     groups = Groups.fit(places, n_classes, "mixture" if method == "mixture" else "kmeans", settings.seed)
     used = len(np.unique(groups.probability(places).argmax(1)))
     return Fitted(settings, goal, looks, embedding, extra, groups, None, encoder, named(n_classes)), used
@@ -244,7 +246,7 @@ def read_fitted(path: Path, device: torch.device) -> tuple[Fitted, ModelCard]:
     except (KeyError, ValueError, RuntimeError, TypeError, SettingsError) as error:
         raise WeightsError(f"{path} is no model of cell classes that this version can read: {error}. The file was damaged, or made by another version.") from None
     if settings.method == "features":
-        fitted = replace(fitted, encoder=NetworkNumbers(device))
+        fitted = replace(fitted, encoder=NetworkNumbers(device, settings.encoder))
     return fitted, card
 
 

@@ -15,7 +15,16 @@ from napari_histoseg.errors import SettingsError, TileError
 from napari_histoseg.methods.base import Survey, TileFrame, TileOutput
 from napari_histoseg.methods.cells.config import CellsSettings
 from napari_histoseg.methods.cells.encoder import NetworkNumbers
-from napari_histoseg.methods.cells.fitted import Fitted, Seen, card_of_fit, check_count, fit_groups, named, read_fitted
+from napari_histoseg.methods.cells.fitted import (
+    SEEN,
+    Fitted,
+    Seen,
+    card_of_fit,
+    check_count,
+    fit_groups,
+    named,
+    read_fitted,
+)
 from napari_histoseg.methods.cells.looks import Look, Viewer, local_labels
 from napari_histoseg.methods.cells.sources import source_of
 from napari_histoseg.nn.inference import keep_freed_memory
@@ -53,7 +62,7 @@ class CellsModel:
             self._fitted, card = read_fitted(weights, device)
             self.weights = {"name": card.name, "sha256": sha256_of(weights), "file": weights.name}
             own = self._fitted.settings
-            settings = settings.model_copy(update={k: getattr(own, k) for k in ("method", "colors", "around_um", "surroundings", "crop_px", "mpp", "n_classes")})
+            settings = settings.model_copy(update={k: getattr(own, k) for k in (*SEEN, "n_classes")})
         self.settings = settings.model_copy(update={"labels": source.describe()})
         self.mpp = slide.working_mpp(settings.mpp, force=True)
         index = source.index()
@@ -112,7 +121,7 @@ class CellsModel:
 
             self._fitted = yield from learn_gan(seen, self.settings, self._mean)
             return
-        encoder = NetworkNumbers(self._device) if self.settings.method == "features" else None
+        encoder = NetworkNumbers(self._device, self.settings.encoder) if self.settings.method == "features" else None
         self._fitted, used = fit_groups(seen, self.settings, self.settings.n_classes, self._mean, encoder)
         if used < self.settings.n_classes:
             yield alike(used, self.settings.n_classes)

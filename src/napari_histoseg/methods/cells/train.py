@@ -84,7 +84,7 @@ class CellsTask:
         yield Trained(out, scores, perf_counter() - begun)
 
     def _learn(self, seen: list[SeenOf], goal: NDArray[np.float64]) -> tuple[Fitted, dict[str, float]]:
-        encoder = NetworkNumbers(choose_device(self.settings.device)) if self.settings.method == "features" else None
+        encoder = NetworkNumbers(choose_device(self.settings.device), self.settings.encoder) if self.settings.method == "features" else None
         looks: list[Seen] = list(seen)
         fitted, used = fit_groups(looks, self._run, self.settings.n_classes, goal, encoder)
         if used < self.settings.n_classes:

@@ -4,78 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from napari_histoseg.errors import SettingsError
 from napari_histoseg.nn.blocks import conv_bn_relu
+from napari_histoseg.nn.resnet import RESNET_WIDTH, Block, Encoder
 
 STRIDE_PX = 16
 """The encoder halves four times: tiles start at multiples of this, and input sides are multiples of it."""
 HALO_PX = {"paper": 144, "improved": 192}
 """A pixel's output depends on no pixel farther away than this (tested)."""
-RESNET_WIDTH, DECODER_CHANNELS, CLASSIFIER_CHANNELS = 64, 64, 8
-MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of RGB in 0–1, as the ImageNet weights expect it."""
+DECODER_CHANNELS, CLASSIFIER_CHANNELS = 64, 8
 MAPS_PX = {"paper": 8, "improved": 4}
 """Pixels of the picture along a side of a pixel of the segmentation output, before it is enlarged."""
 CLASS_AXIS = {"answer.weight": 0, "answer.bias": 0, "decoder.4.weight": 0, "decoder.4.bias": 0, "classifier.1.weight": 1, "classifier.4.weight": 0}
 """Tensors with an entry for each class, and along which axis."""
-
-
-class Block(nn.Module):
-    """ResNet's basic block, with torchvision's names."""
-
-    def __init__(self, channels_in: int, channels: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.downsample: nn.Module | None = None
-        if stride > 1 or channels_in != channels:
-            self.downsample = nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, c, h, w) → (n, channels, h / stride, w / stride)."""
-        identity = x if self.downsample is None else self.downsample(x)
-        x = functional.relu(self.bn1(self.conv1(x)), inplace=True)
-        return functional.relu(self.bn2(self.conv2(x)) + identity, inplace=True)
-
-
-class Encoder(nn.Module):
-    """ResNet-18 up to and including its third layer, with torchvision's names, so that its checkpoints load.
-
-    Parameters
-    ----------
-    width : int
-        Channels of the first layer; ResNet-18's is 64, and the third layer has four times as many.
-    """
-
-    mean: Tensor
-    spread: Tensor
-
-    def __init__(self, width: int = RESNET_WIDTH) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.layer1 = nn.Sequential(Block(width, width), Block(width, width))
-        self.layer2 = nn.Sequential(Block(width, 2 * width, 2), Block(2 * width, 2 * width))
-        self.layer3 = nn.Sequential(Block(2 * width, 4 * width, 2), Block(4 * width, 4 * width))
-        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
-        self.register_buffer("spread", torch.tensor(SPREAD)[:, None, None], persistent=False)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(n, 3, h, w) in 0–1 → the three layers' features, at 1/4, 1/8 and 1/16 of the resolution."""
-        x = functional.relu(self.bn1(self.conv1((image - self.mean) / self.spread)), inplace=True)
-        first = self.layer1(functional.max_pool2d(x, 3, 2, 1))
-        second = self.layer2(first)
-        return first, second, self.layer3(second)
 
 
 class PaperNetwork(nn.Module):

@@ -1,4 +1,4 @@
-"""Where a training starts: ImageNet weights where they are found, earlier joint weights, or random numbers."""
+"""Going on from earlier joint weights."""
 
 from __future__ import annotations
 
@@ -9,57 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from napari_histoseg.errors import WeightsError
-from napari_histoseg.methods.joint.network import CLASS_AXIS, RESNET_WIDTH, Encoder
-from napari_histoseg.nn.weights import ModelCard, sha256_of
-
-UNUSED = ("layer4.", "fc.")
-"""Tensors of the published checkpoint that the encoder leaves out."""
-
-
-def find_imagenet(file: Path | None = None) -> Path | None:
-    """torchvision's ResNet-18 checkpoint: the given file, else the one in torch's own folder; None where there is none.
-
-    Raises
-    ------
-    WeightsError
-        If a file is given and is not there.
-    """
-    if file is not None:
-        if not file.is_file():
-            raise WeightsError(f"The encoder file {file} does not exist. Give torchvision's ResNet-18 checkpoint (resnet18-….pth).")
-        return file
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    return next(iter(sorted(folder.glob("resnet18-*.pth"))), None)
-
-
-def load_imagenet(encoder: Encoder, path: Path) -> None:
-    """Load torchvision's ResNet-18 checkpoint into an encoder of width 64.
-
-    The hash in the file's name is checked, and the file is read as tensors only: it can run no code.
-
-    Raises
-    ------
-    WeightsError
-        If the file is damaged, is none of these, or the encoder has another width.
-    """
-    if encoder.conv1.out_channels != RESNET_WIDTH:
-        raise WeightsError(
-            f"ImageNet weights have width {RESNET_WIDTH}, and this network {encoder.conv1.out_channels}. Set width to {RESNET_WIDTH}, or encoder to scratch."
-        )
-    stem, _, wanted = path.stem.rpartition("-")
-    if stem and not sha256_of(path).startswith(wanted):
-        raise WeightsError(f"{path} is damaged: its hash does not begin with {wanted}, as its name says. Download it again.")
-    try:
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a damaged file raises in there is not listed anywhere
-        raise WeightsError(f"{path} cannot be read as a checkpoint of tensors ({type(error).__name__}). Give torchvision's ResNet-18.") from None
-    kept = {k: v for k, v in state.items() if not k.startswith(UNUSED)}
-    expected = encoder.state_dict()
-    # Checkpoints from before batch norm counted its batches lack the counters, which nothing here needs.
-    wrong = [k for k in expected if not k.endswith("num_batches_tracked") and (k not in kept or kept[k].shape != expected[k].shape)]
-    if wrong or set(kept) - set(expected):
-        raise WeightsError(f"{path} is no ResNet-18 checkpoint with torchvision's names (first difference: {(wrong or sorted(set(kept) - set(expected)))[0]}).")
-    encoder.load_state_dict(kept, strict=False)
+from napari_histoseg.methods.joint.network import CLASS_AXIS
+from napari_histoseg.nn.weights import ModelCard
 
 
 def load_state(path: Path) -> dict[str, Tensor]:

@@ -15,10 +15,11 @@ from napari_histoseg.errors import WeightsError
 from napari_histoseg.methods.joint import loss as losses
 from napari_histoseg.methods.joint.config import JointTraining
 from napari_histoseg.methods.joint.data import UNLABELED, Picture, Place, crop, grid, on_tissue, places
-from napari_histoseg.methods.joint.network import RESNET_WIDTH, STRIDE_PX, JointNetwork, PaperNetwork, build
-from napari_histoseg.methods.joint.start import find_imagenet, load_imagenet, load_state, warm_start
+from napari_histoseg.methods.joint.network import STRIDE_PX, JointNetwork, PaperNetwork, build
+from napari_histoseg.methods.joint.start import load_state, warm_start
 from napari_histoseg.metrics.joint import Counts
 from napari_histoseg.nn.inference import to_input
+from napari_histoseg.nn.resnet import RESNET_WIDTH, find_imagenet, load_imagenet
 from napari_histoseg.nn.weights import ModelCard, read_card
 from napari_histoseg.train.augment import degrade, jitter_stain
 from napari_histoseg.train.card import card_of
