@@ -21,6 +21,7 @@ from napari_histoseg.train.loop import StepDone, Trained, TrainEvent, fit, never
 
 VALIDATIONS = 4
 FEWEST = 64
+CURVE = ".curve.csv"
 
 
 def learn_gan(seen: list[Seen], settings: CellsSettings, goal: NDArray[np.float64]) -> Generator[tuple[int, int] | str, None, Fitted]:
@@ -66,7 +67,10 @@ def gan_events(
                 network = task.network()
                 load_into(network, weights)
                 best = network.eval(), dict(event.scores)
-        weights.unlink(missing_ok=True)
+                # The curve that stays is that of the network that does.
+                weights.with_suffix(CURVE).replace(out.with_suffix(CURVE))
+        for done in (weights, weights.with_suffix(CURVE)):
+            done.unlink(missing_ok=True)
         if stop():
             break
     assert best is not None
