@@ -216,7 +216,8 @@ def watch_training(events: Iterator[TrainEvent], progress: Progress) -> Trained:
                     if not started:
                         progress.start(event.step)
                         started = True
-                    text = f"step {event.step}/{event.steps}, loss {event.loss:.4g}"
+                    losses = {"loss": event.loss, **event.parts}
+                    text = f"step {event.step}/{event.steps}, " + ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
                     progress.update(event.step, event.steps, text)
                 case Validated():
                     scores = ", ".join(f"{name} {value:.4g}" for name, value in event.scores.items())

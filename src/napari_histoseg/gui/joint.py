@@ -109,7 +109,7 @@ class JointDock(RunDock):
 
     def in_words(self, result: "Result") -> str:
         """What was mapped; the areas follow, because they have to be counted."""
-        named = ", ".join(c.name for c in result.record.classes if c.value)
+        named = ", ".join(c.name for c in result.classes if c.value)
         in_background("Measuring areas", lambda: area_words(result), self.areas.setText, self._problem, self)
         return f"a map of {named}"
 
