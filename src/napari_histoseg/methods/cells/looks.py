@@ -45,18 +45,12 @@ class Look:
     crops : uint8 (n, px, px, 3)
     table : DataFrame
         Measurements, a row a nucleus; NaN of those without a pixel.
-    labels : int32 (h, w)
-        1 + place in ``positions``, over ``box``; 0 elsewhere.
-    box : Box
-        What was read, working pixels of the slide.
     """
 
     positions: NDArray[np.int64]
     own: NDArray[np.bool_]
     crops: UInt8
     table: pd.DataFrame
-    labels: NDArray[np.int32]
-    box: Box
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +114,7 @@ class Viewer:
         table = table.set_index("id").reindex(np.arange(1, len(near) + 1)).reset_index(drop=True)
         source_mpp = self.mpp / scale
         table["centroid_x_um"], table["centroid_y_um"] = index.x[near] * source_mpp, index.y[near] * source_mpp
-        return Look(near, own, crops, table, labels, box)
+        return Look(near, own, crops, table)
 
     def mean_around(self, look: Look, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
         """Mean of the numbers (n, d) of a nucleus and those around it, weighted by a Gaussian of their distance; of its own nuclei."""
