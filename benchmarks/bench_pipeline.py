@@ -51,7 +51,7 @@ def main() -> None:
         slide = hs.open_slide(path, mpp=args.mpp)
         settings = methods.get("nuclei").spec.settings.parse({"tile_px": args.tile, "tissue_only": False})
         device = choose_device("cpu")
-        model = methods.get("nuclei").load(settings, None, device, choose_precision("auto", device))
+        model = methods.get("nuclei").load(slide, settings, None, device, choose_precision("auto", device))
         images = tiles_of(slide, args.tile, model.halo_px, slide.working_mpp(model.mpp))
         network, whole, objects = [], [], 0
         for _ in range(args.rounds):

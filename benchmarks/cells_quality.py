@@ -264,6 +264,11 @@ def spread(values: Sequence[float]) -> str:
     return f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "") if len(values) else "–"
 
 
+def share(value: float) -> str:
+    """A score, or a dash where nothing was predicted to be of a kind."""
+    return "–" if np.isnan(value) else f"{value:.3f}"
+
+
 def tables(runs: Sequence[dict[str, Any]]) -> Iterator[Sequence[str]]:
     """The two tables, and confusion matrices, with empty rows between."""
     yield ("row", "accuracy", "balanced accuracy", "ARI", *(f"F1 {k}" for k in KINDS.values()), "agreement", "runs", "s")
@@ -273,8 +278,8 @@ def tables(runs: Sequence[dict[str, Any]]) -> Iterator[Sequence[str]]:
         if mine:
             columns = [[r["scores"][key] for r in mine] for key in ("accuracy", "balanced_accuracy", "ari")]
             f1 = [[r["scores"][f"f1_{k}"] for r in mine] for k in KINDS.values()]
-            alike = agreement([list(r["chosen"]) for r in mine]) if len(mine) > 1 else float("nan")
-            yield row, *map(spread, columns), *map(spread, f1), f"{alike:.2f}", str(len(mine)), f"{np.mean([r['seconds'] for r in mine]):.0f}"
+            alike = agreement([list(r["chosen"]) for r in mine]) if len(mine) > 1 else None
+            yield row, *map(spread, columns), *map(spread, f1), "–" if alike is None else f"{alike:.2f}", str(len(mine)), f"{np.mean([r['seconds'] for r in mine]):.0f}"
     yield ()
     yield ("row", "accuracy over divisions", "balanced accuracy", "ARI", "least accuracy", "divisions")
     yield ["---"] * 6
@@ -290,7 +295,7 @@ def tables(runs: Sequence[dict[str, Any]]) -> Iterator[Sequence[str]]:
         for r in [r for r in runs if (r["row"], r["split"], r["seed"]) == (row, 0, 0)]:
             s = r["scores"]
             if kind in s["classes"]:
-                rates = f"{row}: {s[f'precision_{kind}']:.3f}, {s[f'sensitivity_{kind}']:.3f}"
+                rates = f"{row}: " + ", ".join(share(s[f"{rate}_{kind}"]) for rate in ("precision", "sensitivity"))
                 predicted = dict(zip(s["classes"], s["confusion"][s["classes"].index(kind)], strict=True))
                 yield kind, rates, *(str(predicted.get(name, 0)) for name in KINDS.values())
 
