@@ -1,0 +1,1 @@
+"""Tissue: unsupervised clustering of slides with deep clustering and superpixels."""
