@@ -77,8 +77,9 @@ def superpixels(image: UInt8, side_px: float = SIDE_PX, compactness: float = 10.
     side = min(float(side_px), float(max(height, width)))
     lab: Any = cv2.cvtColor(image.astype(np.float32) * np.float32(1 / 255), cv2.COLOR_RGB2LAB)
     light, green, blue = cv2.split(lab)
-    labels = _cluster(light, green, blue, side, (compactness / side) ** 2, rounds)
-    return _connect(labels, max(1, int(SMALLEST * side * side)))
+    rows, columns = max(1, round(height / side)), max(1, round(width / side))
+    labels = _cluster(light, green, blue, rows, columns, side, (compactness / side) ** 2, rounds)
+    return _connect(labels, max(1, int(SMALLEST * height * width / (rows * columns))))
 
 
 def majority(labels: npt.NDArray[np.integer[Any]], superpixels: Int32, n_classes: int) -> Int32:
@@ -151,10 +152,11 @@ def _count(superpixels: Int32, shape: tuple[int, ...]) -> int:
 
 
 @kernel
-def _cluster(light: Float32, green: Float32, blue: Float32, side: float, weight: float, rounds: int) -> Int32:
+def _cluster(
+    light: Float32, green: Float32, blue: Float32, rows: int, columns: int, side: float, weight: float, rounds: int
+) -> Int32:
     """Nearest center of every pixel, in color and place; the planes are those of CIELAB."""
     height, width = light.shape
-    rows, columns = max(1, round(height / side)), max(1, round(width / side))
     centers = np.empty((rows * columns, 5), np.float32)
     labels = np.empty((height, width), np.int32)
     for y in range(height):
@@ -162,9 +164,10 @@ def _cluster(light: Float32, green: Float32, blue: Float32, side: float, weight:
             labels[y, x] = (y * rows // height) * columns + x * columns // width
     for row in range(rows):
         for column in range(columns):
-            y, x = int((row + 0.5) * height / rows), int((column + 0.5) * width / columns)
+            cy, cx = (row + 0.5) * height / rows, (column + 0.5) * width / columns
+            y, x = int(cy), int(cx)
             center = centers[row * columns + column]
-            center[0], center[1], center[2], center[3], center[4] = y, x, light[y, x], green[y, x], blue[y, x]
+            center[0], center[1], center[2], center[3], center[4] = cy - 0.5, cx - 0.5, light[y, x], green[y, x], blue[y, x]
     distance = np.empty((height, width), np.float32)
     for number in range(rounds):
         if number > 0:
@@ -222,20 +225,26 @@ def _move(light: Float32, green: Float32, blue: Float32, labels: Int32, centers:
 
 
 @kernel
-def _connect(labels: Int32, smallest: int) -> Int32:
-    """Number 4-connected pieces in raster order; one below ``smallest`` pixels joins the piece to its left, or above it.
+def _pieces(labels: Int32) -> tuple[Int32, Int32]:
+    """Number 4-connected pieces in raster order.
 
-    The first piece has no such neighbor and stays, however small.
+    Returns
+    -------
+    pieces : int32 (h, w)
+    facts : int32 (n, 3)
+        Of each piece its label, its pixels, and the piece to the left of its first pixel, or above it; -1 where there is none.
     """
     height, width = labels.shape
-    pieces = np.full((height, width), -1, np.int32)
+    pieces, facts = np.full((height, width), -1, np.int32), np.empty((height * width, 3), np.int32)
     ys, xs = np.empty(height * width, np.int32), np.empty(height * width, np.int32)
     count = 0
     for y in range(height):
         for x in range(width):
             if pieces[y, x] >= 0:
                 continue
-            before = pieces[y, x - 1] if x > 0 else (pieces[y - 1, x] if y > 0 else -1)
+            label = labels[y, x]
+            facts[count, 0] = label
+            facts[count, 2] = pieces[y, x - 1] if x > 0 else (pieces[y - 1, x] if y > 0 else -1)
             ys[0], xs[0] = y, x
             pieces[y, x] = count
             seen, filled = 0, 1
@@ -244,15 +253,41 @@ def _connect(labels: Int32, smallest: int) -> Int32:
                 seen += 1
                 for dv, du in ((-1, 0), (1, 0), (0, -1), (0, 1)):
                     p, q = v + dv, u + du
-                    if 0 <= p < height and 0 <= q < width and pieces[p, q] < 0 and labels[p, q] == labels[y, x]:
+                    if 0 <= p < height and 0 <= q < width and pieces[p, q] < 0 and labels[p, q] == label:
                         pieces[p, q] = count
                         ys[filled], xs[filled] = p, q
                         filled += 1
-            if filled < smallest and before >= 0:
-                for item in range(filled):
-                    pieces[ys[item], xs[item]] = before
-            else:
-                count += 1
+            facts[count, 1] = filled
+            count += 1
+    return pieces, facts[:count]
+
+
+@kernel
+def _connect(labels: Int32, smallest: int) -> Int32:
+    """Make superpixels of pieces: those of ``smallest`` pixels or more, and the largest of every label.
+
+    Others join the piece to their left, or above them; the first one has no such neighbor and stays. Without the largest ones,
+    an image full of noise, where all pieces are small, would become one superpixel.
+    """
+    pieces, facts = _pieces(labels)
+    largest = np.full(labels.max() + 1, -1, np.int32)
+    for piece in range(len(facts)):
+        label = facts[piece, 0]
+        if largest[label] < 0 or facts[piece, 1] > facts[largest[label], 1]:
+            largest[label] = piece
+    numbers = np.empty(len(facts), np.int32)
+    count = 0
+    for piece in range(len(facts)):
+        label, pixels, before = facts[piece]
+        if pixels >= smallest or before < 0 or largest[label] == piece:
+            numbers[piece] = count
+            count += 1
+        else:
+            numbers[piece] = numbers[before]
+    height, width = labels.shape
+    for y in range(height):
+        for x in range(width):
+            pieces[y, x] = numbers[pieces[y, x]]
     return pieces
 
 
