@@ -52,7 +52,7 @@ def test_as_many_are_found_as_were_asked():
 
 
 def test_the_usual_side_is_that_of_5000_on_512():
-    assert 512 * 512 / SIDE_PX**2 == pytest.approx(5000)
+    assert side_of(5000, 512, 512) == SIDE_PX == pytest.approx(7.2408, abs=1e-4)
 
 
 def test_of_one_color_they_are_a_grid_of_squares():

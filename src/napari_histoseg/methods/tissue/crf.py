@@ -46,7 +46,11 @@ class CrfSettings(Settings):
 
 
 def reach_px(settings: CrfSettings) -> int:
-    """Margin around a tile within which neighboring tiles agree on at least 99.9 % of the pixels' labels."""
+    """Margin to read around a tile, so that tiles of 512 pixels agree with the whole on 99.9 % of the pixels.
+
+    Measured on photographs of glands with noisy probabilities, labels differ in 0.2 % of the pixels four standard deviations
+    from where the image was cut, in 2 % at two and a half, and in 8 % at the cut; more rounds and larger weights reach further.
+    """
     lengths = [px for px, weight in ((settings.smooth_px, settings.smooth_weight), (settings.color_px, settings.color_weight)) if weight]
     return math.ceil(REACH * max(lengths, default=0.0))
 
