@@ -87,8 +87,11 @@ def test_the_lattice_comes_near_all_pairs(given, seed):
     found = crf(probability, image, **given)
     exact = by_all_pairs(probability, image, CrfSettings.parse(given))
     off, moved = np.abs(found - exact).mean(), np.abs(probability - exact).mean()
-    assert off < 0.02 and off < 0.2 * moved
-    assert (found.argmax(0) == exact.argmax(0)).mean() >= 0.95
+    assert off < min(0.02, moved / 4)
+    second, first = np.sort(exact, 0)[-2:]
+    clear = first - second > 0.15
+    assert clear.mean() > 0.6
+    assert (found.argmax(0) == exact.argmax(0))[clear].mean() >= 0.99
 
 
 def test_without_weights_the_probabilities_stay():
