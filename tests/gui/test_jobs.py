@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -100,6 +102,21 @@ def test_the_store_is_committed_on_the_runs_own_thread(qtbot: Any, monkeypatch: 
     run = Run()
     finish(Job("a run", run), qtbot)
     assert set(run.store.threads) == {run.worked_on}
+
+
+def test_a_job_that_has_ended_keeps_nothing_of_what_it_did(qtbot: Any, make_napari_viewer: Any) -> None:
+    window = make_napari_viewer().window
+    run, stored = Run(), []
+    job = Job("a run", lambda run=run: run(), stored=lambda boxes, run=run: stored.extend(boxes))
+    still = weakref.ref(run)
+    del run
+    assert still() is not None
+    finish(job, qtbot)
+    gc.collect()
+    # As long as the window is there, so is napari's note of the job, and through it the worker.
+    assert window._task_status_manager._tasks
+    assert still() is None
+    assert len(stored) == 5
 
 
 def test_cancel_closes_the_iterator_on_its_thread(qtbot: Any) -> None:

@@ -130,6 +130,23 @@ class _Pace:
         return Progress(piece.done, piece.total, objects, left, fitting=isinstance(piece, Fitting))
 
 
+def _no_events() -> Iterator[JobEvent]:
+    """A job that has ended does nothing more."""
+    return iter(())
+
+
+@dataclass
+class _Work:
+    """What a job does. napari keeps a worker and its function as long as the window, so what they reach is let go at the end."""
+
+    events: Callable[[], Iterator[JobEvent]]
+    stored: Stored
+
+    def forget(self) -> None:
+        """On the main thread: the last user of something of Qt must not be another one."""
+        self.events, self.stored = _no_events, _nothing
+
+
 class _Worker(GeneratorWorker):  # type: ignore[misc]
     """A generator worker that is asked to end instead of being dropped, so that the iterator is closed on its thread."""
 
@@ -176,7 +193,8 @@ class Job(QObject):
         self._stop = threading.Event()
         self._pace = _Pace()
         self._begun, self._done = threading.Event(), threading.Event()
-        pump = _pump(events, self._stop, self._pace, self._begun, self._done, stored or _nothing)
+        self._work = _Work(events, stored or _nothing)
+        pump = _pump(self._work, self._stop, self._pace, self._begun, self._done)
         pump.__qualname__ = title
         self._worker: _Worker = create_worker(pump, _worker_class=_Worker, _start_thread=False)
         self._worker.stop = self._stop
@@ -222,6 +240,7 @@ class Job(QObject):
 
     def _on_end(self, end: _End) -> None:
         RUNNING.discard(self)
+        self._work.forget()
         if end.error is not None:
             self.failed.emit(end.error)
         elif end.result is not None:
@@ -248,14 +267,7 @@ def stop_all(seconds: float = 30.0) -> bool:
 Pump = Callable[[], Generator[object, None, _End]]
 
 
-def _pump(
-    events: Callable[[], Iterator[JobEvent]],
-    stop: threading.Event,
-    pace: _Pace,
-    begun: threading.Event,
-    done: threading.Event,
-    stored: Stored,
-) -> Pump:
+def _pump(work: _Work, stop: threading.Event, pace: _Pace, begun: threading.Event, done: threading.Event) -> Pump:
     def pump() -> Generator[object, None, _End]:
         """Runs in the worker: events go out as they come, an error becomes the sentence that is shown."""
         begun.set()
@@ -264,9 +276,9 @@ def _pump(
         try:
             if stop.is_set():
                 return end
-            with closing(events()) as iterator:  # type: ignore[type-var]
-                yield from _messages(iterator, stop, pace, end, stored)
-            stored(pace.boxes)
+            with closing(work.events()) as iterator:  # type: ignore[type-var]
+                yield from _messages(iterator, stop, pace, end, work.stored)
+            work.stored(pace.boxes)
         except HistosegError as error:
             log.debug("The run ended with an error", exc_info=True)
             end.error = str(error)
