@@ -46,6 +46,7 @@ ALSO: dict[str, set[str]] = {
     "methods.cells.sources": {"results"},
     "methods.cells.polygons": {"annotations"},
     "methods.cells.carry": {"results"},
+    "methods.tissue.carry": {"results"},
     # Classes are learned from a result of nuclei too, with features from the device that runs use.
     "methods.cells.train": {"results", "predict.device"},
     # It looks at the pictures of a patch dataset.
@@ -55,7 +56,7 @@ ALSO: dict[str, set[str]] = {
 }
 #: What a method's own training may use, besides what every method may.
 TRAINING = {"train", "annotations", "metrics"}
-TRAINING_MODULES = {"train", "task", "gantask", "gantrain"}
+TRAINING_MODULES = {"train", "task", "gantask", "gantrain", "deeptask"}
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ def train(
     ----------
     method : str
     dataset : path
-        Folder with ``dataset.json``; for ``cells`` also a result's folder.
+        Folder with ``dataset.json``; for ``cells`` also a result's folder, for ``tissue`` also a slide or a folder of slides.
     out : path
         The ``.safetensors`` file to write; the learning curve goes beside it.
     resume : bool
@@ -198,10 +198,10 @@ def iter_train(
 
 
 def _looked_at(dataset: Path, stain: Any, method: str | None) -> Path | PatchDataset:
-    """The dataset, its pictures in the colors of ``stain``; a result's folder as it is."""
-    from napari_histoseg.annotations.dataset import read_dataset
+    """The dataset, its pictures in the colors of ``stain``; a result's folder, a slide or a folder of slides as it is."""
+    from napari_histoseg.annotations.dataset import FILE_NAME, read_dataset
 
-    if (dataset / "run.json").is_file() and stain is None:
+    if stain is None and not (dataset / FILE_NAME).is_file():
         return dataset
     read = read_dataset(dataset)
     if stain is None:
@@ -217,7 +217,7 @@ def carry(result: Any, out: str | Path, /) -> Path:
     Parameters
     ----------
     result : Result or path
-        Of ``cells``.
+        Of ``cells`` or ``tissue``.
     out : path
         The ``.safetensors`` file to write.
 
@@ -226,10 +226,13 @@ def carry(result: Any, out: str | Path, /) -> Path:
     ResultError
         The result has no model of classes.
     """
-    from napari_histoseg.methods.cells.carry import carry as write
+    from napari_histoseg.methods.cells.carry import carry as carry_cells
+    from napari_histoseg.methods.tissue.carry import carry as carry_tissue
     from napari_histoseg.results import Result, open_result
 
-    return write(result if isinstance(result, Result) else open_result(result), Path(out))
+    opened = result if isinstance(result, Result) else open_result(result)
+    write = carry_tissue if opened.record.method == "tissue" else carry_cells
+    return write(opened, Path(out))
 
 
 def list_weights() -> list[dict[str, Any]]:

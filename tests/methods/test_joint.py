@@ -14,8 +14,8 @@ import torch
 import napari_histoseg as hs
 from napari_histoseg import methods
 from napari_histoseg._testing import he_image
+from napari_histoseg.methods.glass import glass
 from napari_histoseg.methods.joint.network import build
-from napari_histoseg.methods.joint.predictor import glass
 from napari_histoseg.nn.weights import ModelCard, save_weights
 
 _spec = importlib.util.spec_from_file_location("conformance", Path(__file__).with_name("conformance.py"))

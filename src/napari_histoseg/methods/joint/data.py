@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_histoseg.methods.glass import LEAST_SATURATION, saturation
+
 UNLABELED = 255
 """Value of mask pixels that nobody annotated."""
-LEAST_SATURATION = 0.10
-"""Of the largest possible saturation: below it is glass."""
 OPENING_PX = 5
 MOST_POINTS = 4000
 """Pixels of a component that k-means looks at."""
@@ -74,11 +74,6 @@ def foreground(image: NDArray[np.uint8], opening_px: int = OPENING_PX) -> NDArra
     padded = np.pad(filled, opening_px, "edge")
     opened = cv2.morphologyEx(padded, cv2.MORPH_OPEN, disk)
     return np.asarray(opened[opening_px:-opening_px, opening_px:-opening_px] > 0)
-
-
-def saturation(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Saturation (h, w) of the HSV color space, 0–255."""
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2HSV)[..., 1], np.uint8)
 
 
 def places(mask: NDArray[Any], side_px: int, background: int | None = None, seed: int = 0) -> list[Place]:

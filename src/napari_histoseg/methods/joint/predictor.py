@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -15,14 +14,11 @@ from torch import nn
 
 from napari_histoseg.errors import WeightsError
 from napari_histoseg.methods.base import Survey, TileFrame, TileOutput
+from napari_histoseg.methods.glass import glass
 from napari_histoseg.methods.joint.config import JointSettings
-from napari_histoseg.methods.joint.data import LEAST_SATURATION, saturation
 from napari_histoseg.methods.joint.network import HALO_PX, STRIDE_PX, JointNetwork, build, fold
 from napari_histoseg.nn.inference import keep_freed_memory, prepared, to_input
 from napari_histoseg.nn.weights import ModelCard, load_into, read_card, sha256_of
-
-TISSUE_SHARE = 0.01
-"""A neighborhood with less tissue than this is glass."""
 
 
 class JointModel:
@@ -41,6 +37,7 @@ class JointModel:
     """
 
     stride_px = STRIDE_PX
+    merged: dict[int, int] = {}
 
     def __init__(
         self,
@@ -85,15 +82,6 @@ class JointModel:
     def finish(self, objects: pd.DataFrame) -> pd.DataFrame:
         """A class map has no objects."""
         return pd.DataFrame(index=objects.index)
-
-
-def glass(image: NDArray[np.uint8], reach_px: int) -> NDArray[np.bool_]:
-    """Pixels (h, w) of an RGB picture with less than 1 % of tissue within a square of ``reach_px`` around them."""
-    tissue = (saturation(image) > LEAST_SATURATION * 255).astype(np.uint8)
-    side = 2 * reach_px + 1
-    # Counted in whole numbers: the same in every tile.
-    count = cv2.boxFilter(tissue, cv2.CV_32S, (side, side), normalize=False, borderType=cv2.BORDER_REFLECT)
-    return np.asarray(count < TISSUE_SHARE * side**2)
 
 
 def network_of(path: Path, card: ModelCard) -> JointNetwork:
