@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from napari_histoseg.slide import Slide
 
 GROUP_SPREAD, GROUP_DISTANCE = 1.0, 4.0
+FINER = {4: 1, 5: 1, 6: 2}
+"""Finer values of `tissue_result`, and the class of each; classes have the values 1 to 3."""
 
 
 def cluster_table(labels: NDArray[np.integer], mpp: float, classes: int = 4, dimensions: int = 8, seed: int = 0) -> pd.DataFrame:
@@ -87,6 +90,34 @@ def large_cluster_result(path: Path | None, objects: int, classes: int = 8, mpp:
     return stored(path, record, labels, table, classes, mpp)
 
 
+def tissue_result(path: Path | None, slide: Slide, spacing_um: float = 20.0, seed: int = 0) -> Result:
+    """A finished map of three classes with finer values and patches, over a whole slide.
+
+    The finer values 1 to 6 are rectangles, three beside each other in two rows. In the embedding 4 lies near 1, and 5 far from both.
+    """
+    assert slide.mpp is not None
+    rows, columns = np.mgrid[: slide.height, : slide.width]
+    labels = (1 + 3 * (2 * rows // slide.height) + 3 * columns // slide.width).astype(np.uint32)
+    step = round(spacing_um / slide.mpp)
+    y, x = (part.ravel() for part in np.mgrid[step // 2 : slide.height : step, step // 2 : slide.width : step])
+    cluster = labels[y, x].astype(np.int32)
+    rng = np.random.default_rng(seed)
+    places = np.array([[0, 0], [10, 0], [0, 10], [1, 0], [0, -8], [10, 1]], np.float32)
+    embedding = places[cluster - 1] + rng.normal(0, 0.2, (len(cluster), 2)).astype(np.float32)
+    patches = pd.DataFrame(
+        {
+            "id": np.arange(1, len(cluster) + 1, dtype=np.uint32),
+            "centroid_x_um": (x + 0.5) * slide.mpp,
+            "centroid_y_um": (y + 0.5) * slide.mpp,
+            "class": [f"cluster {FINER.get(value, value)}" for value in cluster.tolist()],
+            "probability": rng.uniform(0.4, 1, len(cluster)).astype(np.float32),
+            "cluster": cluster,
+            **{f"embedding_{k:02d}": embedding[:, k] for k in range(2)},
+        }
+    )
+    return stored(path, slide_record(slide), labels, None, 3, slide.mpp, FINER, patches)
+
+
 def slide_record(slide: Slide) -> SlideRecord:
     """What a run writes about a slide."""
     return SlideRecord(
@@ -101,13 +132,23 @@ def slide_record(slide: Slide) -> SlideRecord:
     )
 
 
-def stored(path: Path | None, slide: SlideRecord, labels: NDArray[np.integer], objects: pd.DataFrame | None, classes: int, mpp: float) -> Result:
-    """A finished result of one tile; without objects its labels are values of classes."""
+def stored(
+    path: Path | None,
+    slide: SlideRecord,
+    labels: NDArray[np.integer],
+    objects: pd.DataFrame | None,
+    classes: int,
+    mpp: float,
+    merged: Mapping[int, int] | None = None,
+    patches: pd.DataFrame | None = None,
+) -> Result:
+    """A finished result of one tile; without objects its labels are values of classes, or finer ones that ``merged`` leads to classes."""
     frame = Box(0, 0, labels.shape[1], labels.shape[0])
     records = [ClassRecord(value=k, name=f"cluster {k}", color=PALETTE[(k - 1) % len(PALETTE)]) for k in range(1, classes + 1)]
-    fields: dict[str, Any] = {"settings": {}, "n_tiles": 1, "tile_px": 512, "halo_px": 0, "classes": records}
+    fields: dict[str, Any] = {"settings": {}, "n_tiles": 1, "tile_px": 512, "halo_px": 0, "classes": records, "merged": merged or {}}
     record = RunRecord(method="cells" if objects is not None else "tissue", slide=slide, mpp=mpp, frame=frame, **fields)
-    outputs = ("labels",) if objects is None else ("labels", "objects")
+    tables = {"objects": objects, "patches": patches}
+    outputs = ("labels", *(kind for kind, rows in tables.items() if rows is not None))
     store = ResultStore.create(path, record, outputs)
-    store.add(0, frame, labels=(frame, labels.astype(np.uint32)), objects=objects)
+    store.add(0, frame, labels=(frame, labels.astype(np.uint32)), **tables)
     return store.finish()

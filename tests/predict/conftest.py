@@ -33,6 +33,7 @@ class BlobModel:
     stride_px = 16
     weights: dict[str, Any] | None = None
     classes = [{"value": 1, "name": "blob", "color": "#ff0000"}]
+    merged: dict[int, int] = {}
 
     def __init__(self, settings: BlobSettings, steps: int = 0, given: Any = None) -> None:
         self.settings, self.steps, self.given = settings, steps, given
@@ -100,6 +101,48 @@ def blobs(monkeypatch: pytest.MonkeyPatch) -> BlobMethod:
     method = BlobMethod()
     known = methods.get
     monkeypatch.setattr(methods, "get", lambda name: method if name == "blobs" else known(name))
+    return method
+
+
+class ShadeModel(BlobModel):
+    """A map of dark and light by shades, which are known once the slide was seen; a patch in the middle of each tile."""
+
+    classes: list[dict[str, Any]] = []
+
+    def fit(self, survey: Survey) -> Iterator[tuple[int, int]]:
+        yield 0, 1
+        self.classes = [{"value": 1, "name": "dark", "color": "#112233"}, {"value": 2, "name": "light", "color": "#445566"}]
+        self.merged = {3: 2}
+
+    def decode(self, raw: NDArray[np.float32], image: NDArray[np.uint8], frame: TileFrame) -> TileOutput:
+        keep = frame.tile.keep
+        own = raw[0][keep.relative_to(frame.tile.read).slices]
+        values = np.where(own < self.settings.darkness, 1, 3).astype(np.int32)
+        x, y = keep.x + keep.width / 2, keep.y + keep.height / 2
+        middle = int(values[keep.height // 2, keep.width // 2])
+        patch = {"id": 1, "centroid_x_um": x * frame.mpp, "centroid_y_um": y * frame.mpp, "class": "?", "probability": 1.0, "cluster": middle}
+        return TileOutput((keep, values), patches=pd.DataFrame([{**patch, "embedding_00": float(own.mean())}]))
+
+    def finish(self, objects: pd.DataFrame) -> pd.DataFrame:
+        raise AssertionError("A map has no objects.")
+
+
+class ShadeMethod(BlobMethod):
+    """The fake method of a class map."""
+
+    spec = MethodSpec("shades", "Shades", "Tells dark from light.", ("labels", "patches"), BlobSettings)
+
+    def load(self, slide: Any, settings: Any, weights: Path | None, device: Any, precision: Any) -> BlobModel:
+        self.models.append(ShadeModel(settings))
+        return self.models[-1]
+
+
+@pytest.fixture
+def shades(monkeypatch: pytest.MonkeyPatch) -> ShadeMethod:
+    """The fake method of a class map, found by ``methods.get("shades")``."""
+    method = ShadeMethod()
+    known = methods.get
+    monkeypatch.setattr(methods, "get", lambda name: method if name == "shades" else known(name))
     return method
 
 

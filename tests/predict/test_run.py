@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import shapely
 from numpy.typing import NDArray
@@ -179,6 +180,42 @@ def test_fitting_is_said_before_the_first_tile_and_resuming_fits_the_same(
     hs.run("blobs", opened(picture), out=tmp_path / "r", resume=True, seed=4, **FAST)
     first, again = (blobs.models[i].surveys[0].frames for i in (-2, -1))
     assert first == again and first[0].tile.index != 0
+
+
+def test_a_map_has_classes_that_are_known_after_fitting_and_patches(shades: Any, picture: NDArray[np.uint8], tmp_path: Path) -> None:
+    events = list(hs.iter_run("shades", opened(picture), out=tmp_path / "r", **FAST))
+    result = events[-1].result
+    assert [c.name for c in result.record.classes] == ["dark", "light"] and result.record.merged == {3: 2}
+    stored, shown = np.asarray(result.arrays()["labels"][0][:]), np.asarray(result.labels)
+    assert set(np.unique(stored)) == {1, 3} and set(np.unique(shown)) == {1, 2}
+    assert {e.n_objects for e in events if isinstance(e, TileDone)} == {0}
+    assert not result.has_objects and result.objects.empty
+    patches = result.patches
+    assert patches["id"].is_unique and len(patches) == 40 and set(patches["class"]) <= {"light", "dark"}
+    rows, columns = ((patches[f"centroid_{axis}_um"] / 0.5).astype(int) for axis in "yx")
+    np.testing.assert_array_equal(stored[rows, columns], patches["cluster"])
+
+
+def test_patches_are_kept_inside_of_a_region(shades: Any, picture: NDArray[np.uint8]) -> None:
+    circle = shapely.Point(450, 300).buffer(180)
+    patches = hs.run("shades", opened(picture), region=circle, **FAST).patches
+    points = shapely.points(patches[["centroid_x_um", "centroid_y_um"]].to_numpy() / 0.5)
+    assert 5 < len(points) < 40 and shapely.contains(circle, points).all()
+
+
+@pytest.mark.parametrize("stop_after", [0, 7, 40])
+def test_a_map_resumes_to_the_same_classes_and_patches(shades: Any, picture: NDArray[np.uint8], tmp_path: Path, stop_after: int) -> None:
+    events = hs.iter_run("shades", opened(picture), out=tmp_path / "r", **FAST)
+    for event in events:
+        if isinstance(event, Started if stop_after == 0 else TileDone) and getattr(event, "done", 0) == stop_after:
+            events.close()
+            break
+    assert hs.open_result(tmp_path / "r").record.merged == ({3: 2} if stop_after else {})
+    resumed = hs.run("shades", opened(picture), out=tmp_path / "r", resume=True, **FAST)
+    whole = hs.run("shades", opened(picture), **FAST)
+    assert resumed.record.classes == whole.record.classes and resumed.record.merged == whole.record.merged == {3: 2}
+    np.testing.assert_array_equal(resumed.labels, whole.labels)
+    pd.testing.assert_frame_equal(resumed.patches, whole.patches)
 
 
 def test_ids_that_were_given_are_kept(blobs: Any, picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari_histoseg.train.task import TrainTask
 
 Outputs = tuple[str, ...]
-"""Kinds of output a method writes: ``labels``, ``objects``, ``probability``, ``image``."""
+"""Kinds of output a method writes: ``labels``, ``objects`` or ``patches``, ``probability``, ``image``."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,9 @@ class TileOutput:
     probability : (Box, uint8 array), optional
         Probability × 255 in ``keep``.
     image : (Box, uint8 (h, w, 3) array), optional
+    patches : DataFrame, optional
+        A row a patch: places all over a class map, for looking at its classes. ``id`` (1..n, local to the tile), ``centroid_x_um``,
+        ``centroid_y_um``, ``class``, ``probability``, ``cluster`` (the value in ``labels``), ``embedding_00`` and so on.
     own_ids : bool
         The ids are unique over the slide already (they were given) and are kept as they are.
     """
@@ -114,6 +117,7 @@ class TileOutput:
     objects: pd.DataFrame | None = None
     probability: tuple[Box, NDArray[np.uint8]] | None = None
     image: tuple[Box, NDArray[np.uint8]] | None = None
+    patches: pd.DataFrame | None = None
     own_ids: bool = False
 
 
@@ -131,7 +135,9 @@ class Model(Protocol):
     weights: dict[str, Any] | None
     """Name, file and sha256 of the weights, for the run record."""
     classes: list[dict[str, Any]]
-    """Class value, name and color."""
+    """Class value, name and color; known after `fit` at the latest."""
+    merged: dict[int, int]
+    """Class of each finer value that labels or clusters may have besides those of the classes; known after `fit` at the latest."""
 
     @property
     def settings(self) -> RunSettings:

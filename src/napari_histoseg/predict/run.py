@@ -151,6 +151,7 @@ class _Run:
         if left:
             for said in self.model.fit(self._survey(work)):
                 yield self._say(said) if isinstance(said, str) else Fitting(*said)
+            self.store.settle([ClassRecord(**c) for c in self.model.classes], self.model.merged)
         notes: list[str] = []
         order = nearest_first(plan.grid, left, _working(focus, plan.downsample))
         with closing(run_tiles(work, order, device, self.settings.batch_tiles, plan.grid.tile_px, notes.append)) as tiles:
@@ -183,21 +184,32 @@ class _Run:
         objects = output.objects
         labels: tuple[Box, NDArray[Any]] | None = output.labels
         if objects is not None:
-            stride = id_stride(self.plan.grid.tile_px)
-            if len(objects) >= stride and not output.own_ids:
+            if len(objects) >= (stride := self._stride) and not output.own_ids:
                 raise RunError(
                     f"Tile {done.tile.index} holds {len(objects)} objects, more than the {stride - 1} that fit: this is noise, "
                     "not tissue. Raise the threshold or the smallest area."
                 )
-            inside = self._inside(objects)
-            objects = objects[inside].reset_index(drop=True)
+            objects = objects[self._inside(objects)].reset_index(drop=True)
             ids = objects["id"].to_numpy(np.int64)
             first = 0 if output.own_ids else done.tile.index * stride
             if labels is not None:
                 labels = (labels[0], _renumbered(labels[1], ids, first))
             objects = objects.assign(id=(ids + first).astype(np.uint32))
             self.n_objects += len(objects)
-        self.store.add(done.tile.index, done.tile.keep, labels=labels, objects=objects, probability=output.probability, image=output.image)
+        patches = None if output.patches is None else self._patches(done, output.patches)
+        kinds = {"labels": labels, "probability": output.probability, "image": output.image}
+        self.store.add(done.tile.index, done.tile.keep, objects=objects, patches=patches, **kinds)
+
+    def _patches(self, done: Done, patches: pd.DataFrame) -> pd.DataFrame:
+        """Those inside, under ids that are unique over the slide; labels do not know them."""
+        if len(patches) >= self._stride:
+            raise RunError(f"Tile {done.tile.index} holds {len(patches)} patches, more than the {self._stride - 1} that fit. Place them farther apart.")
+        kept = patches[self._inside(patches)].reset_index(drop=True)
+        return kept.assign(id=(kept["id"].to_numpy(np.int64) + done.tile.index * self._stride).astype(np.uint32))
+
+    @property
+    def _stride(self) -> int:
+        return id_stride(self.plan.grid.tile_px)
 
     def _inside(self, objects: pd.DataFrame) -> Any:
         mpp = self.slide.require_mpp()
@@ -274,6 +286,7 @@ def _record(
         seed=settings.seed,
         versions=_versions(),
         classes=[ClassRecord(**c) for c in model.classes],
+        merged=model.merged,
     )
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Union
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,19 @@ from numpy.typing import ArrayLike, NDArray
 from napari_histoseg.errors import ResultError, SettingsError
 from napari_histoseg.objects.colors import next_color
 from napari_histoseg.results.classes import FILE, FOLDER, Book, ClassState, Moves, Page
+from napari_histoseg.results.drafts import (
+    Assignment,
+    Draft,
+    check_parts,
+    checked_name,
+    find,
+    free_name,
+    listed,
+    named,
+    objects_in_words,
+    pairs,
+    with_changes,
+)
 from napari_histoseg.results.files import atomic, storage_errors
 from napari_histoseg.results.journal import user
 from napari_histoseg.results.lock import Lock
@@ -30,10 +42,6 @@ MAX_STEPS = 100
 """Steps that can be undone; older ones stay in force."""
 MAX_ROWS = 4_000_000
 """Moved objects that steps to undo hold together, at most."""
-
-Assignment = Union[Mapping[int, int], "pd.Series[Any]"]
-"""The part (0, 1, …) that each object of a class goes to, by id: a mapping, or a series whose index is ids."""
-
 
 @dataclass(frozen=True, slots=True)
 class BookChange:
@@ -51,7 +59,7 @@ class ClassBook:
     """The classes of a result as a person wants them.
 
     Works for objects (whose table has a column ``cluster``, or whose column ``class`` names classes of the record) and for class maps, whose
-    pixels are class values; those have names, colors and merges only. `Result.classes`, its tables and exports follow at once.
+    pixels are class values; those have names, colors, merges, and splits along finer values. `Result.classes`, its tables and exports follow at once.
 
     Raises
     ------
@@ -105,7 +113,7 @@ class ClassBook:
         SettingsError
             No class that is shown has it.
         """
-        return _find(self._state, value)
+        return find(self._state, value)
 
     def value_of(self, clusters: ArrayLike, ids: ArrayLike) -> NDArray[np.int32]:
         """The shown class's value of objects, from the clusters ``(n,)`` that the run gave them and their ids ``(n,)``; 0 for none."""
@@ -133,25 +141,25 @@ class ClassBook:
             The name is empty, or another class has it.
         """
 
-        def make(state: ClassState, book: Book) -> _Draft | None:
-            old = _find(state, value)
-            wanted = _checked_name(state, name, but=old)
+        def make(state: ClassState, book: Book) -> Draft | None:
+            old = find(state, value)
+            wanted = checked_name(state, name, but=old)
             if wanted == old.name:
                 return None
-            return _Draft(f"Renamed {old.name} to {wanted}", _with(state, old, name=wanted))
+            return Draft(f"Renamed {old.name} to {wanted}", with_changes(state, old, name=wanted))
 
         self._commit(make)
 
     def recolor(self, value: int, color: str) -> None:
         """Give a class another color, ``#rrggbb``."""
 
-        def make(state: ClassState, book: Book) -> _Draft | None:
-            old = _find(state, value)
+        def make(state: ClassState, book: Book) -> Draft | None:
+            old = find(state, value)
             if not re.fullmatch(r"#[0-9a-fA-F]{6}", color):
                 raise SettingsError(f"A color is written '#rrggbb', for example '#3cb44b'. Got {color!r} instead.")
             if color.lower() == old.color.lower():
                 return None
-            return _Draft(f"Recolored {old.name}", _with(state, old, color=color.lower()))
+            return Draft(f"Recolored {old.name}", with_changes(state, old, color=color.lower()))
 
         self._commit(make)
 
@@ -179,17 +187,68 @@ class ClassBook:
         if 0 in wanted and target != 0:
             raise SettingsError("The background (0) cannot become part of another class, because where nothing was computed is background, too.")
 
-        def make(state: ClassState, book: Book) -> _Draft:
-            kept = _find(state, target)
-            gone = [_find(state, v) for v in wanted if v != target]
+        def make(state: ClassState, book: Book) -> Draft:
+            kept = find(state, target)
+            gone = [find(state, v) for v in wanted if v != target]
             values = {c.value for c in gone}
             merged = {old: target if new in values else new for old, new in state.merged.items()}
             merged |= dict.fromkeys(values, target)
             classes = [c for c in state.classes if c.value not in values]
-            return _Draft(f"Merged {_listed([c.name for c in gone])} into {kept.name}", classes, merged)
+            return Draft(f"Merged {listed([c.name for c in gone])} into {kept.name}", classes, merged)
 
         self._commit(make)
         return target
+
+    def stored_values(self, value: int) -> list[int]:
+        """The values that the pixels (or clusters) of a class are stored with, rising: its own, finer ones, and those of merged classes.
+
+        Raises
+        ------
+        SettingsError
+            No class that is shown has the value.
+        """
+        self.find(value)
+        return self._state.stored_values(value)
+
+    def split_values(self, value: int, parts: Sequence[Collection[int]]) -> list[int]:
+        """Make several classes of one class of a map, along the values that its pixels are stored with.
+
+        Parameters
+        ----------
+        value : int
+            The class.
+        parts : sequence of collections of int
+            Its `stored_values`, each in one part. `Clusters.divide` makes them.
+
+        Returns
+        -------
+        list of int
+            The values of the classes in the order of the parts. The part with the class's own value keeps value, name and color; another
+            part gets its smallest stored value.
+
+        Raises
+        ------
+        SettingsError
+            The class has no finer classes, the parts are not the stored values, or the result has objects.
+        """
+        wanted = [sorted({int(v) for v in part}) for part in parts]
+        values = [value if value in part else min(part, default=0) for part in wanted]
+
+        def make(state: ClassState, book: Book) -> Draft:
+            old = find(state, value)
+            if self.result.has_objects:
+                raise SettingsError(f"{self.result.path} has objects; its classes are split by objects, not by stored values.")
+            check_parts(old, state.stored_values(value), wanted)
+            classes, merged = list(state.classes), dict(state.merged)
+            for new, part in zip(values, wanted, strict=True):
+                merged |= {stored: new for stored in part if stored != new}
+                merged.pop(new, None)
+                if new != value:
+                    classes.append(ClassRecord(value=new, name=free_name(classes, old.name, 2), color=next_color([c.color for c in classes])))
+            return Draft(f"Split {old.name} into {len(wanted)}", classes, merged)
+
+        self._commit(make)
+        return values
 
     # -- objects ------------------------------------------------------------------------------------------------------
 
@@ -213,15 +272,15 @@ class ClassBook:
         SettingsError
             Fewer than two parts have objects, or an object is not of the class.
         """
-        ids, parts = _pairs(assignment)
+        ids, parts = pairs(assignment)
         counts = np.bincount(parts) if len(parts) and parts.min() >= 0 else np.empty(0, int)
         if len(counts) < 2 or not counts.all():
             raise SettingsError(f"Splitting needs two or more parts, numbered from 0, none of them empty. Got parts of {counts.tolist()} objects.")
         largest = int(np.argmax(counts))
         values: list[int] = []
 
-        def make(state: ClassState, book: Book) -> _Draft:
-            old = _find(state, value)
+        def make(state: ClassState, book: Book) -> Draft:
+            old = find(state, value)
             now_values = self._members(state, ids)
             if wrong := ids[now_values != value][:5].tolist():
                 raise SettingsError(f"Objects {', '.join(map(str, wrong))} are not of the class {old.name}, so they cannot be split off from it.")
@@ -229,10 +288,10 @@ class ClassBook:
             values.insert(largest, value)
             classes = list(state.classes)
             for number, new in enumerate((v for v in values if v != value), 2):
-                classes.append(ClassRecord(value=new, name=_free_name(classes, old.name, number), color=next_color([c.color for c in classes])))
+                classes.append(ClassRecord(value=new, name=free_name(classes, old.name, number), color=next_color([c.color for c in classes])))
             moved = parts != largest
             moves = Moves(ids[moved], np.array(values, np.int32)[parts[moved]], state.corrected(ids[moved]))
-            return _Draft(f"Split {old.name} into {len(counts)}", classes, moves=moves)
+            return Draft(f"Split {old.name} into {len(counts)}", classes, moves=moves)
 
         self._commit(make)
         return values
@@ -257,18 +316,18 @@ class ClassBook:
             raise SettingsError("No object was given. Choose at least one.")
         made: list[int] = []
 
-        def make(state: ClassState, book: Book) -> _Draft:
+        def make(state: ClassState, book: Book) -> Draft:
             self._check_known(wanted)
             classes = list(state.classes)
-            target = _named(state, to)
+            target = named(state, to)
             if target is None:
-                name = _checked_name(state, str(to))
+                name = checked_name(state, str(to))
                 target = ClassRecord(value=book.next_value, name=name, color=next_color([c.color for c in classes]))
                 classes.append(target)
             made[:] = [target.value]
             count = len(wanted)
             moves = Moves(wanted.astype(np.uint32), np.full(count, target.value, np.int32), np.ones(count, bool))
-            return _Draft(f"{_count(count)} to {target.name}", classes, moves=moves)
+            return Draft(f"{objects_in_words(count)} to {target.name}", classes, moves=moves)
 
         self._commit(make)
         return made[0]
@@ -293,9 +352,9 @@ class ClassBook:
             raise SettingsError(f"Every object needs one value. Got {len(given)} objects and {len(wanted)} values.")
         moved: list[int] = [0]
 
-        def make(state: ClassState, book: Book) -> _Draft | None:
+        def make(state: ClassState, book: Book) -> Draft | None:
             for value in np.unique(wanted).tolist():
-                _find(state, value)
+                find(state, value)
             unique, first = np.unique(given, return_index=True)
             target = wanted[first]
             changed = (self._members(state, unique) != target) & ~state.corrected(unique)
@@ -303,7 +362,7 @@ class ClassBook:
             if not moved[0]:
                 return None
             moves = Moves(unique[changed], target[changed], np.zeros(moved[0], bool))
-            return _Draft(sentence, list(state.classes), moves=moves)
+            return Draft(sentence, list(state.classes), moves=moves)
 
         self._commit(make)
         return moved[0]
@@ -328,7 +387,7 @@ class ClassBook:
         self._tell(book.steps[at].sentence, before)
         return book.steps[at].sentence
 
-    def _commit(self, make: Callable[[ClassState, Book], _Draft | None]) -> None:
+    def _commit(self, make: Callable[[ClassState, Book], Draft | None]) -> None:
         with self._writing():
             book, before = self._book, self._state
             draft = make(before, book)
@@ -426,65 +485,3 @@ class ClassBook:
             raise SettingsError(f"The result has no object {named}. Give ids of its table.")
         keys = [name for name in ("id", "class", "cluster") if name in rows.columns]
         return rows[keys].iloc[at]
-
-
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """A step in the making."""
-
-    sentence: str
-    classes: list[ClassRecord]
-    merged: dict[int, int] | None = None
-    moves: Moves | None = None
-
-
-def _find(state: ClassState, value: int) -> ClassRecord:
-    for each in state.classes:
-        if each.value == value:
-            return each
-    known = ", ".join(f"{c.value} ({c.name})" for c in state.classes)
-    raise SettingsError(f"No class has the value {value}. The classes are: {known}.")
-
-
-def _named(state: ClassState, to: int | str) -> ClassRecord | None:
-    """The class of a value, or of a name if there is one."""
-    if not isinstance(to, str):
-        return _find(state, int(to))
-    return next((c for c in state.classes if c.name == to.strip()), None)
-
-
-def _with(state: ClassState, old: ClassRecord, **changes: Any) -> list[ClassRecord]:
-    return [c.model_copy(update=changes) if c is old else c for c in state.classes]
-
-
-def _checked_name(state: ClassState, name: str, but: ClassRecord | None = None) -> str:
-    name = name.strip()
-    if not name:
-        raise SettingsError("A class needs a name. Type one.")
-    if any(c.name == name for c in state.classes if c is not but):
-        raise SettingsError(f"There is a class '{name}' already. Choose another name, or merge the two.")
-    return name
-
-
-def _free_name(classes: Sequence[ClassRecord], name: str, number: int) -> str:
-    taken = {c.name for c in classes}
-    while f"{name} ({number})" in taken:
-        number += 1
-    return f"{name} ({number})"
-
-
-def _pairs(assignment: Assignment) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    if isinstance(assignment, pd.Series):
-        ids, parts = assignment.index.to_numpy(), assignment.to_numpy()
-    else:
-        ids, parts = np.fromiter(assignment.keys(), np.int64), np.fromiter(assignment.values(), np.int64)
-    order = np.argsort(ids, kind="stable")
-    return ids[order].astype(np.uint32), parts[order].astype(np.int64)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _count(n: int) -> str:
-    return "1 object" if n == 1 else f"{n:,} objects"

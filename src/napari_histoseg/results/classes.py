@@ -28,6 +28,8 @@ FORMAT = 1
 CLUSTER, CORRECTED, EMBEDDING = "cluster", "corrected", "embedding_"
 """Columns of an object table: the class's value; whether a person gave it; numbers that place the object among others."""
 
+NOT_FINER = "{} has no finer classes, so it cannot be split. Split another class, or run again with more classes."
+
 
 def embedding_columns(names: Sequence[str]) -> list[str]:
     """The columns that hold an embedding, in its order."""
@@ -155,6 +157,40 @@ class ClassState:
         clean = np.where((values < 0) | (values > last), last, values)
         return self._lookup[clean]
 
+    @property
+    def stored_classes(self) -> list[ClassRecord]:
+        """Every stored value with the name and color that it is shown with; without those that are shown as background."""
+        return [shown.model_copy(update={"value": value}) for value, shown in self.by_value.items() if shown.value or not value]
+
+    @cached_property
+    def renumbers(self) -> bool:
+        """Whether any stored value is shown as another one."""
+        return any(value != each.value for value, each in self.by_value.items())
+
+    @cached_property
+    def _pixels(self) -> NDArray[np.uint32]:
+        """What each stored value of pixels becomes."""
+        table = np.arange(max(self.by_value, default=0) + 1, dtype=np.uint32)
+        for value, each in self.by_value.items():
+            table[value] = each.value
+        return table
+
+    def shown_pixels(self, stored: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """The pixels of a class map with the values of the classes that they are shown as; values that no class has stay."""
+        if not self.renumbers:
+            return stored
+        table = self._pixels
+        return np.where(stored < len(table), table[np.minimum(stored, len(table) - 1)], stored)
+
+    def stored_values(self, value: int) -> list[int]:
+        """The stored values that are shown as a class, rising."""
+        return [stored for stored, each in self.by_value.items() if each.value == value]
+
+    def names_of(self, values: NDArray[np.integer]) -> NDArray[np.object_]:
+        """Names of the classes that are shown, by their values (n,); None for values that no class has."""
+        names: NDArray[np.object_] = self._class_names[values]
+        return names
+
     def values_of(self, clusters: NDArray[np.integer], ids: NDArray[np.integer]) -> NDArray[np.int32]:
         """The classes' values of objects, from what the table has for them."""
         values = self.shown(clusters)
@@ -194,7 +230,7 @@ class ClassState:
         if self.plain and not (CLUSTER in objects.columns and objects[CLUSTER].hasnans):
             return objects
         values = self.values_of_frame(objects)
-        names = self._class_names[values]
+        names = self.names_of(values)
         # What no class is known for keeps the word that the table has.
         names = np.where(values > 0, names, objects["class"].to_numpy(object))
         laid = objects.assign(**{"class": names})
@@ -203,6 +239,13 @@ class ClassState:
         if self.has_corrections:
             laid[CORRECTED] = self.corrected(objects["id"].to_numpy())
         return laid
+
+    def over_patches(self, patches: pd.DataFrame) -> pd.DataFrame:
+        """A table of patches with the names of the classes that are shown; ``cluster`` stays as it is stored."""
+        if CLUSTER not in patches.columns:
+            return patches
+        names = self.names_of(self.shown(patches[CLUSTER].to_numpy(np.int64)))
+        return patches.assign(**{"class": np.where(pd.isna(names), patches["class"].to_numpy(object), names)})
 
     def over_table(self, rows: pa.Table, schema: pa.Schema) -> pa.Table:
         """The same for an Arrow table, in the shown table's schema."""
@@ -230,10 +273,10 @@ class BookReader:
 
     def __init__(self, folder: Path, record: RunRecord) -> None:
         self.folder = folder
-        self.first = Page(classes=list(record.classes))
+        self.first = Page(classes=list(record.classes), merged=record.merged)
         self._seen: tuple[int, ...] | None = None
         self._book: Book | None = None
-        self._state = _state(Book(base=self.first), NO_MOVES, plain=True)
+        self._state = self._at_first()
         self._files: dict[str, Moves] = {}
         self._folded: tuple[tuple[str, ...], Moves] = ((), NO_MOVES)
 
@@ -295,7 +338,7 @@ class BookReader:
         if book is None:
             # A book that begins anew names its files anew.
             self._files, self._folded = {}, ((), NO_MOVES)
-            self._book, self._state = None, _state(Book(base=self.first), NO_MOVES, plain=True)
+            self._book, self._state = None, self._at_first()
             return
         files = tuple(page.objects for page in book.pages if page.objects is not None)
         known, moves = self._folded
@@ -309,7 +352,12 @@ class BookReader:
         self._folded = (files, moves)
         named = {page.objects for page in (book.base, *book.steps)}
         self._files = {name: held for name, held in self._files.items() if name in named}
-        self._book, self._state = book, _state(book, moves, plain=book.base == self.first and not book.done)
+        plain = book.base == self.first and not book.done and not self.first.merged
+        self._book, self._state = book, _state(book, moves, plain)
+
+    def _at_first(self) -> ClassState:
+        """The classes as the run made them."""
+        return _state(Book(base=self.first), NO_MOVES, plain=not self.first.merged)
 
 
 def _state(book: Book, moves: Moves, plain: bool) -> ClassState:

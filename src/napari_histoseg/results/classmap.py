@@ -36,17 +36,16 @@ def classes_of(result: Result) -> list[ClassRecord]:
 
 
 def stored_classes(result: Result) -> list[ClassRecord]:
-    """Every value that pixels have, with the name and color that it is shown with; without those that are shown as background."""
-    return [shown.model_copy(update={"value": value}) for value, shown in result.class_of.items() if shown.value or not value]
+    """Every value that pixels are stored with, with the name and color that it is shown with; without those that are shown as background."""
+    return result.class_reader.state.stored_classes
 
 
-def as_shown(result: Result, labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Class values with merged classes made one; values that no class has stay."""
-    shown = labels.copy()
-    for value, now in result.class_of.items():
-        if now.value != value:
-            shown[labels == value] = now.value
-    return shown
+def stored_areas(result: Result, step: Step = no_step) -> dict[int, int]:
+    """Area of each value that pixels are stored with, in working pixels; 0 for those that no pixel has."""
+    counts = np.zeros(1 + max(result.class_of, default=0), np.int64)
+    for _, block in blocks(result.levels("labels")[0], step):
+        counts += np.bincount(block.ravel(), minlength=len(counts))[: len(counts)]
+    return {value: int(counts[value]) for value in result.class_of}
 
 
 def class_areas(result: Result, step: Step = no_step) -> pd.DataFrame:
@@ -58,13 +57,10 @@ def class_areas(result: Result, step: Step = no_step) -> pd.DataFrame:
         A row a class: ``value``, ``class``, ``area_mm2`` (NaN without a pixel size), ``area_px`` (working pixels), ``share`` of what
         all classes cover together. The background is no class of its own: where nothing was computed is background, too.
     """
-    classes = classes_of(result)
-    counts = np.zeros(256, np.int64)
-    for _, block in blocks(result.labels, step):
-        counts += np.bincount(block.ravel(), minlength=256)[:256]
-    shown = np.zeros_like(counts)
-    for value, now in result.class_of.items():
-        shown[now.value] += counts[value]
+    classes, known = classes_of(result), result.class_of
+    shown = dict.fromkeys((c.value for c in result.classes), 0)
+    for value, count in stored_areas(result, step).items():
+        shown[known[value].value] += count
     pixels = np.array([shown[c.value] for c in classes], np.int64)
     return pd.DataFrame(
         {
@@ -106,8 +102,7 @@ def regions(result: Result, step: Step = no_step) -> Iterator[tuple[ClassRecord,
     """Every connected region of a class: its exact outline along pixel edges, with holes, in level-0 pixels."""
     classes = {c.value: c for c in classes_of(result)}
     parts: dict[int, list[Any]] = {value: [] for value in classes}
-    for box, stored in blocks(result.labels, step):
-        block = as_shown(result, stored)
+    for box, block in blocks(result.labels, step):
         for value in np.intersect1d(np.unique(block), list(classes)).tolist():
             parts[value].append(outline_of(block == value, (result.frame.x + box.x, result.frame.y + box.y), 1.0))
     for value, found in parts.items():

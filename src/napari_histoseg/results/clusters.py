@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from napari_histoseg.errors import SettingsError
-from napari_histoseg.results.classes import CLUSTER, CORRECTED, embedding_columns
+from napari_histoseg.results.classes import CLUSTER, CORRECTED, NOT_FINER, embedding_columns
+from napari_histoseg.results.numbers import five, most_likely, ward
 from napari_histoseg.results.record import ClassRecord
 from napari_histoseg.results.result import Result
 
@@ -36,7 +38,7 @@ def plane_kinds() -> tuple[PlaneKind, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    """The objects of a result with their classes, as arrays; rows rise by id.
+    """The objects of a result with their classes, as arrays; rows rise by id. Of a class map, its patches.
 
     Parameters
     ----------
@@ -55,6 +57,8 @@ class Clusters:
         Numeric columns, a row an object.
     classes : sequence of ClassRecord
         What is shown.
+    shown_as : mapping of int to int
+        Of patches: the class that each stored value of the map is shown as. Empty for objects.
     """
 
     ids: NDArray[np.uint32]
@@ -66,20 +70,21 @@ class Clusters:
     embedding: NDArray[np.float32]
     measurements: pd.DataFrame
     classes: tuple[ClassRecord, ...]
+    shown_as: Mapping[int, int] = field(default_factory=dict)
     _shared: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, result: Result) -> Clusters:
-        """The objects of a result.
+        """The objects of a result, or the patches of a class map.
 
         Raises
         ------
         SettingsError
-            It has no objects.
+            It has neither.
         """
-        if not result.has_objects:
+        if not result.has_objects and not result.has_patches:
             raise SettingsError(f"{result.path} is a map of classes and has no objects to look at. Give a result with an object table.")
-        rows = result.stored_objects
+        rows = result.stored_objects if result.has_objects else result.patches
         names = [str(n) for n in rows.columns]
         embedded = embedding_columns(names)
         measured = [n for n in names if n not in _NOT_MEASURED and n not in embedded and pd.api.types.is_numeric_dtype(rows[n])]
@@ -89,23 +94,20 @@ class Clusters:
             ids=rows["id"].to_numpy(np.uint32),
             x_um=rows["centroid_x_um"].to_numpy(np.float64),
             y_um=rows["centroid_y_um"].to_numpy(np.float64),
-            cluster=result.class_reader.state.values_of_frame(rows),
             stored=stored,
             probability=probability.to_numpy(np.float32, na_value=np.nan),
             embedding=np.ascontiguousarray(rows[embedded].to_numpy(np.float32, na_value=np.nan)),
             measurements=rows[measured],
-            classes=tuple(result.classes),
+            **_shown(result, rows, stored),
         )
 
     def follow(self, result: Result) -> Clusters:
         """The same objects with the classes that the result shows now; maps that were made stay. Reads anew where objects changed."""
-        rows = result.stored_objects
+        rows = result.stored_objects if result.has_objects else result.patches
         if not np.array_equal(rows["id"].to_numpy(), self.ids) or list(self.measurements.columns) != [n for n in rows.columns if n in self.measurements.columns]:
             return Clusters.of(result)
-        state = result.class_reader.state
         same = {name: getattr(self, name) for name in ("ids", "x_um", "y_um", "stored", "probability", "embedding")}
-        cluster = state.values_of_frame(rows)
-        return Clusters(**same, cluster=cluster, measurements=self.measurements, classes=state.classes, _shared=self._shared)
+        return Clusters(**same, measurements=self.measurements, _shared=self._shared, **_shown(result, rows, self.stored))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -274,7 +276,7 @@ class Clusters:
             raise SettingsError(f"There is no measurement {column!r}. The measurements are: {known}.")
         numbers = self.probability if column == "probability" else self.measurements[column]
         values = np.asarray(numbers, np.float64)
-        rows = {c.value: _five(values[self._rows(c.value)]) for c in self.classes}
+        rows = {c.value: five(values[self._rows(c.value)]) for c in self.classes}
         names = ["low", "q1", "median", "q3", "high", "count"]
         table = pd.DataFrame.from_dict(rows, orient="index", columns=names).rename_axis("value")
         return table.astype({"count": int})
@@ -336,6 +338,36 @@ class Clusters:
         rank = np.argsort(np.argsort(-np.bincount(parts, minlength=k), kind="stable"))
         return pd.Series(rank[parts].astype(np.int64), index=pd.Index(self.ids[rows], name="id"), name="part")
 
+    def divide(self, value: int, k: int = 2) -> list[list[int]]:
+        """A class's stored values in k parts whose patches look alike, for `ClassBook.split_values`.
+
+        Ward's linkage over the middles of the values' patches, each as heavy as it has patches. Values without patches go with the first
+        part.
+
+        Returns
+        -------
+        list of list of int
+            The part with the class's own value comes first, the others by their smallest value.
+
+        Raises
+        ------
+        SettingsError
+            The class has fewer than k stored values with patches.
+        """
+        every = [stored for stored, shown in self.shown_as.items() if shown == value]
+        if len(every) < 2:
+            raise SettingsError(NOT_FINER.format(next((c.name for c in self.classes if c.value == value), f"Class {value}")))
+        rows = {stored: np.flatnonzero((self.stored == stored) & self._placed) for stored in every}
+        known = [stored for stored in every if len(rows[stored])]
+        if k < 2 or len(known) < k:
+            raise SettingsError(
+                f"A class of a map is split into two or more parts, at most as many as it has finer classes with patches ({len(known)}). Got {k} instead."
+            )
+        weights = [len(rows[stored]) for stored in known]
+        groups = ward(np.array([self.space[rows[stored]].mean(axis=0, dtype=np.float64) for stored in known]), weights, k)
+        parts = sorted((sorted(known[i] for i in group) for group in groups), key=lambda part: (value not in part, part))
+        return [sorted({*parts[0], *every}.difference(*parts[1:])), *parts[1:]]
+
     def learn(self, corrections: pd.DataFrame, seed: int = 0, others: bool = True) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """What the other objects are, going by those that a person corrected: logistic regression on the standardized embedding.
 
@@ -374,7 +406,7 @@ class Clusters:
             # Few examples can be told apart perfectly; where the weights stop then does not matter.
             warnings.simplefilter("ignore")
             model.fit(space[rows], targets)
-        found, best = _most_likely(model.coef_, model.intercept_, space)
+        found, best = most_likely(model.coef_, model.intercept_, space)
         values, probability = self.cluster.copy(), np.full(len(self), np.nan, np.float32)
         values[self._placed] = model.classes_[found[self._placed]]
         probability[self._placed] = best[self._placed]
@@ -399,24 +431,13 @@ class Clusters:
         return np.concatenate(rows), np.concatenate(targets)
 
 
-def _most_likely(weights: NDArray[np.float64], offsets: NDArray[np.float64], space: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Position of the likeliest class of each row, and its probability, from the weights ``(k, d)`` of a logistic regression (k = 1 for two)."""
-    scores = weights.astype(np.float32) @ space.T + offsets.astype(np.float32)[:, None]
-    if len(scores) == 1:
-        scores = np.concatenate([np.zeros_like(scores), scores])
-    scores -= scores.max(axis=0)
-    return scores.argmax(axis=0), (1 / np.exp(scores).sum(axis=0)).astype(np.float32)
-
-
-def _five(values: NDArray[np.float64]) -> list[float]:
-    """Low, quartiles, high and count of the finite values."""
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return [np.nan] * 5 + [0]
-    q1, median, q3 = np.percentile(values, [25, 50, 75])
-    reach = 1.5 * (q3 - q1)
-    low, high = values[values >= q1 - reach].min(), values[values <= q3 + reach].max()
-    return [float(low), float(q1), float(median), float(q3), float(high), len(values)]
+def _shown(result: Result, rows: pd.DataFrame, stored: NDArray[np.int32]) -> dict[str, Any]:
+    """What the rows of a result are shown as now, as fields of `Clusters`."""
+    state = result.class_reader.state
+    if result.has_objects:
+        return {"cluster": state.values_of_frame(rows), "classes": state.classes}
+    shown_as = {value: each.value for value, each in state.by_value.items()}
+    return {"cluster": state.shown(stored), "classes": state.classes, "shown_as": shown_as}
 
 
 def _pca(space: NDArray[np.float32], seed: int) -> NDArray[np.float32]:

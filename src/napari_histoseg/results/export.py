@@ -15,7 +15,7 @@ import zarr
 from napari_histoseg.errors import ResultError, SettingsError
 from napari_histoseg.results import classmap, geojson, overlay, tables, tiff
 from napari_histoseg.results.files import Step, no_step, storage_errors
-from napari_histoseg.results.pyramid import folder_name, ome_metadata
+from napari_histoseg.results.pyramid import folder_name, name_labels
 from napari_histoseg.results.result import Result, open_result
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def export(
     ``.tif``, ``.tiff``, ``.ome.tif``, ``.ome.tiff``
         The labels (or the image, where a method makes none) with their pixel size; OME-TIFF with pyramid.
     ``.zarr``
-        The OME-Zarr pyramid as it is stored.
+        The OME-Zarr pyramid.
     ``.png``
         A picture of the labels over the slide.
 
@@ -152,12 +152,14 @@ def _copy_zarr(result: Result, path: Path, step: Step) -> None:
 
     shutil.copytree(source, path, copy_function=copy)
     if classmap.is_class_map(result):
-        _name_classes(result, path)
+        _show_classes(result, path)
 
 
-def _name_classes(result: Result, path: Path) -> None:
-    """Give a copy of the labels the names and colors that the classes have by then; its pixels are as stored."""
+def _show_classes(result: Result, path: Path) -> None:
+    """Give a copy of the labels the values, names and colors that the classes have by then."""
+    state = result.class_reader.state
+    name_labels(path, state.classes)
     group: Any = zarr.open_group(path, mode="r+")
-    ome = dict(group.attrs["ome"])
-    named = result.record.replaced(classes=classmap.stored_classes(result))
-    group.attrs["ome"] = ome | {"image-label": ome_metadata("labels", named)["image-label"]}
+    for array in group.arrays() if state.renumbers else ():
+        for box, block in classmap.blocks(array[1]):
+            array[1][box.slices] = state.shown_pixels(block)

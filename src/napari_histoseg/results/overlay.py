@@ -11,10 +11,9 @@ from PIL import Image
 
 from napari_histoseg.errors import HistosegError
 from napari_histoseg.results import geojson
-from napari_histoseg.results.classmap import as_shown
 from napari_histoseg.results.pyramid import rgb
 from napari_histoseg.results.result import Result
-from napari_histoseg.results.tiff import main_kind
+from napari_histoseg.results.tiff import main_kind, shown_levels
 from napari_histoseg.slide.geometry import Box
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ FILL = 0.3
 def write_png(result: Result, path: Path, slide: Slide | None = None, max_px: int = 2400) -> None:
     """Labels as colored outlines with a light fill over the slide, at most ``max_px`` wide or high."""
     kind = main_kind(result)
-    levels = result.levels(kind)
+    levels = shown_levels(result, kind)
     level = next((i for i, a in enumerate(levels) if max(a.shape[:2]) <= max_px), len(levels) - 1)
     pixels = np.asarray(levels[level])
     if kind == "image":
@@ -35,8 +34,6 @@ def write_png(result: Result, path: Path, slide: Slide | None = None, max_px: in
     elif kind == "probability":
         picture = np.round(pixels * 255).astype(np.uint8)
     else:
-        if not result.has_objects:
-            pixels = as_shown(result, pixels)
         picture = paint(background(result, level, pixels.shape, slide), pixels, colors_of(result, pixels))
     image = Image.fromarray(picture)
     image.thumbnail((max_px, max_px))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, ZstdCodec
 
-from napari_histoseg.results.files import sync_file
+from napari_histoseg.results.files import atomic, sync_file
 from napari_histoseg.results.record import ClassRecord, RunRecord
 
 Kind = Literal["labels", "probability", "image"]
@@ -117,6 +118,15 @@ def ome_metadata(kind: Kind, record: RunRecord) -> dict[str, Any]:
     if rgb:
         ome["omero"] = _omero()
     return ome
+
+
+def name_labels(path: Path, classes: Sequence[ClassRecord]) -> None:
+    """Give the values of a stored label pyramid (its OME-Zarr folder) other names and colors."""
+    about = path / "zarr.json"
+    data = json.loads(about.read_text(encoding="utf-8"))
+    data["attributes"]["ome"]["image-label"] = _image_label(classes)
+    with atomic(about) as file:
+        file.write(json.dumps(data, indent=2).encode())
 
 
 def _image_label(classes: Sequence[ClassRecord]) -> dict[str, Any]:

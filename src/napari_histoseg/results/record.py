@@ -88,7 +88,8 @@ class RunRecord(BaseModel):
 
     ``mpp`` is the working pixel size in µm/px; ``frame`` the covered box in working pixels; ``region`` the
     covered box in level-0 pixels when the run was limited to one, and ``outline`` its polygon (WKT, level-0
-    pixels) when it is no box.
+    pixels) when it is no box. ``merged`` maps finer values that pixels or objects have to the value of the class
+    that they are shown as.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -119,6 +120,7 @@ class RunRecord(BaseModel):
     notices: list[str] = Field(default_factory=list)
     failed_tiles: list[dict[str, Any]] = Field(default_factory=list)
     classes: list[ClassRecord] = Field(default_factory=list)
+    merged: dict[int, int] = Field(default_factory=dict)
 
     @property
     def downsample(self) -> float:

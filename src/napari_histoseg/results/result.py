@@ -41,6 +41,7 @@ class Result:
         self._base: pd.DataFrame | None = None
         self._edited: pd.DataFrame | None = None
         self._objects: tuple[ClassState, pd.DataFrame] | None = None
+        self._patches: tuple[ClassState, pd.DataFrame] | None = None
 
     def __repr__(self) -> str:
         return f"<Result of {self.record.method} on {self.record.slide.name}, {self.record.status}: {self.path}>"
@@ -87,13 +88,13 @@ class Result:
 
     @property
     def labels(self) -> da.Array:
-        """Object ids or class values, uint32 ``(y, x)``; 0 is background."""
-        return self._finest("labels")
+        """Object ids, or values of the classes that are shown, uint32 ``(y, x)``; 0 is background."""
+        return self._shown(self._finest("labels"))
 
     @property
     def pyramid(self) -> list[da.Array]:
         """The labels at every level, finest first."""
-        return self.levels("labels")
+        return [self._shown(level) for level in self.levels("labels")]
 
     @property
     def probability(self) -> da.Array | None:
@@ -116,8 +117,9 @@ class Result:
         return self.levels("image")
 
     def levels(self, kind: Kind) -> list[da.Array]:
-        """An output at every level, finest first; an empty list when the result has no such output.
+        """An output at every level, finest first, as it is stored; an empty list when the result has no such output.
 
+        Of a class map, `pyramid` has the values of the classes that are shown in place of the stored ones.
         The arrays stay valid as long as they are referred to, also when the result lies in a temporary
         folder. They are made anew by every call, so that a viewer's cache never shows what an edit replaced.
         """
@@ -137,9 +139,29 @@ class Result:
         return "objects" in self._record.outputs
 
     @property
+    def has_patches(self) -> bool:
+        """Whether the method writes a table of places all over a class map, for looking at its classes."""
+        return "patches" in self._record.outputs
+
+    @property
+    def patches(self) -> pd.DataFrame:
+        """One row a patch, sorted by id; empty for a method that has none.
+
+        Columns ``id``, ``centroid_x_um``, ``centroid_y_um``, ``class`` (as it is shown), ``probability``, and of most methods ``cluster``,
+        the value that the pixels there are stored with, and ``embedding_00`` and so on.
+        """
+        state = self.class_reader.state
+        if self._patches is None:
+            files = table.table_files(self.path) if self.has_patches else []
+            self._patches = state, state.over_patches(_read(files).drop(columns="area_um2").sort_values("id", ignore_index=True))
+        elif self._patches[0] is not state:
+            self._patches = state, state.over_patches(self._patches[1])
+        return self._patches[1]
+
+    @property
     def n_stored(self) -> int:
         """Objects that the run found, before corrections; counted without reading them."""
-        return table.count_rows(table.table_files(self.path))
+        return table.count_rows(self._object_files())
 
     @property
     def objects(self) -> pd.DataFrame:
@@ -157,7 +179,7 @@ class Result:
     def stored_objects(self) -> pd.DataFrame:
         """The same with the classes that the run gave, before anyone changed those."""
         if self._base is None:
-            self._base = self._read_base()
+            self._base = _read(self._object_files())
         if self._edited is None:
             removed = self._base["id"].isin(sorted(self._journal.removed_ids()))
             added = self._journal.added_rows()
@@ -183,7 +205,7 @@ class Result:
         return _outline_last(self.class_reader.state.over_schema(self._stored_schema(outlines)), outlines)
 
     def _stored_schema(self, outlines: bool) -> pa.Schema:
-        schema = table.unified_schema([*table.table_files(self.path)])
+        schema = table.unified_schema(self._object_files())
         added = self._journal.added_rows()
         if added is not None:
             extra = pa.schema([f for f in added.schema if f.name not in schema.names])
@@ -199,7 +221,7 @@ class Result:
         """The object table in Arrow pieces: rising ids, then the objects that a user made."""
         state, schema = self.class_reader.state, self._stored_schema(outlines)
         shown = _outline_last(state.over_schema(schema), outlines)
-        files = table.table_files(self.path)
+        files = self._object_files()
         removed = self._journal.removed_ids()
         for rows in table.iter_rows(files):
             kept = table.conform(table.without_ids(rows, removed), schema)
@@ -210,11 +232,12 @@ class Result:
             yield state.over_table(table.conform(added, schema), shown)
 
     def label_at(self, x_um: float, y_um: float) -> int:
-        """The label at a place in µm from the slide's corner; 0 on background and outside the frame."""
+        """The label, as in `labels`, at a place in µm from the slide's corner; 0 on background and outside the frame."""
         column, row = self.to_px(x_um, y_um)
         if "labels" not in self._arrays or not self.frame.contains_point(column, row):
             return 0
-        return int(np.asarray(self._arrays["labels"][0][row - self.frame.y, column - self.frame.x]).item())
+        stored = np.asarray(self._arrays["labels"][0][row - self.frame.y, column - self.frame.x])
+        return int((stored if self.has_objects else self.class_reader.state.shown_pixels(stored)).item())
 
     def to_px(self, x_um: float, y_um: float) -> tuple[int, int]:
         """``(column, row)`` of the working pixel of the slide that holds a place in µm."""
@@ -226,10 +249,14 @@ class Result:
         self._edited = self._objects = None
         self._journal.refresh()
 
-    def _read_base(self) -> pd.DataFrame:
-        files = table.table_files(self.path)
-        names = [name for name in table.unified_schema(files).names if name != table.OUTLINE]
-        return table.to_pandas(table.read_all(files, names))
+    def _object_files(self) -> list[Path]:
+        return table.table_files(self.path) if self.has_objects else []
+
+    def _shown(self, labels: da.Array) -> da.Array:
+        """Labels with the values of the classes that are shown; ids of objects as they are."""
+        if self.has_objects or not (state := self.class_reader.state).renumbers:
+            return labels
+        return cast(da.Array, cast(Any, labels).map_blocks(state.shown_pixels, dtype=labels.dtype, meta=np.empty((0, 0), labels.dtype)))
 
     def _finest(self, kind: Kind) -> da.Array:
         levels = self.levels(kind)
@@ -264,6 +291,11 @@ class _Source:
 
     def __getitem__(self, key: Sequence[slice]) -> NDArray[Any]:
         return np.asarray(self.array[tuple(key)])
+
+
+def _read(files: Sequence[Path]) -> pd.DataFrame:
+    names = [name for name in table.unified_schema(files).names if name != table.OUTLINE]
+    return table.to_pandas(table.read_all(files, names))
 
 
 def _lazy(array: zarr.Array[Any], kind: Kind, keep: TemporaryFolder | None) -> da.Array:

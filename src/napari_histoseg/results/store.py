@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,18 +27,19 @@ from numpy.typing import NDArray
 from napari_histoseg.errors import ResultError, StorageError
 from napari_histoseg.results import table
 from napari_histoseg.results.chunks import ChunkCache, Key, overwrite, smaller_id
+from napari_histoseg.results.classes import BookReader
 from napari_histoseg.results.files import TemporaryFolder, remove_partials, storage_error, storage_errors
 from napari_histoseg.results.lock import NAME as LOCK
 from napari_histoseg.results.lock import Lock
-from napari_histoseg.results.pyramid import KINDS, Kind, create_pyramid, folder_name, halve, open_pyramid
-from napari_histoseg.results.record import FILE_NAME, RunRecord, Status, differences, now
+from napari_histoseg.results.pyramid import KINDS, Kind, create_pyramid, folder_name, halve, name_labels, open_pyramid
+from napari_histoseg.results.record import FILE_NAME, ClassRecord, RunRecord, Status, differences, now
 from napari_histoseg.results.result import Result
 from napari_histoseg.slide.geometry import Box
 
 COMMIT_TILES = 64
 COMMIT_SECONDS = 5.0
 _CACHE_BYTES = 128 * 2**20
-_OUTPUTS = (*KINDS, "objects")
+_OUTPUTS = (*KINDS, "objects", "patches")
 
 Pixels = tuple[Box, NDArray[Any]]
 """A box in working pixels and the values in it: ``(h, w)``, or ``(h, w, 3)`` for an image."""
@@ -80,7 +81,7 @@ class ResultStore:
         record : RunRecord
             What is run on what.
         outputs : iterable of str
-            Among ``labels``, ``objects``, ``probability`` and ``image``.
+            Among ``labels``, ``objects``, ``patches``, ``probability`` and ``image``; objects and patches exclude each other.
         overwrite : bool
             Replace a result that is there. Anything else that is there is never deleted.
 
@@ -132,6 +133,9 @@ class ResultStore:
                 seconds=old.seconds,
                 notices=old.notices,
                 failed_tiles=[],
+                # As they were when the tiles that are done were written; a model that has not seen the slide may not know them.
+                classes=old.classes,
+                merged=old.merged,
             )
             merged.write(path)
         return cls(path, merged, lock, None)
@@ -144,6 +148,8 @@ class ResultStore:
     @property
     def n_objects(self) -> int:
         """Number of objects that are on the disk."""
+        if "objects" not in self.record.outputs:
+            return 0
         return table.count_rows(table.table_files(self.path))
 
     def arrays(self) -> dict[str, list[zarr.Array[Any]]]:
@@ -157,6 +163,19 @@ class ResultStore:
         """
         self.record = self.record.replaced(**changes)
 
+    def settle(self, classes: Sequence[ClassRecord], merged: Mapping[int, int]) -> None:
+        """Say which classes there are, before the tiles that have them; it is on the disk when the call returns.
+
+        ``merged`` maps finer values to the class that they are shown as.
+        """
+        if (list(classes), dict(merged)) == (self.record.classes, self.record.merged):
+            return
+        self.update(classes=list(classes), merged=dict(merged))
+        with storage_errors(self.path):
+            if "labels" in self._arrays and "objects" not in self.record.outputs:
+                name_labels(self.path / folder_name("labels"), BookReader(self.path, self.record).state.stored_classes)
+            self.record.write(self.path)
+
     def add(
         self,
         tile_index: int,
@@ -165,6 +184,7 @@ class ResultStore:
         objects: pd.DataFrame | None = None,
         probability: Pixels | None = None,
         image: Pixels | None = None,
+        patches: pd.DataFrame | None = None,
     ) -> None:
         """Take in one tile; it is done after the next commit, which comes by itself every few seconds.
 
@@ -181,6 +201,8 @@ class ResultStore:
             One row an object whose center lies in ``keep``, with column ``id``.
         probability, image : (Box, array), optional
             uint8, 0–255; the image is ``(h, w, 3)`` RGB.
+        patches : DataFrame, optional
+            One row a patch of a class map, in place of objects.
 
         Raises
         ------
@@ -191,8 +213,9 @@ class ResultStore:
             self._put("labels", labels)
             self._put("probability", _cut(probability, keep))
             self._put("image", _cut(image, keep))
-        if objects is not None and not objects.empty and "objects" in self.record.outputs:
-            self._tables.append(table.to_arrow(objects))
+        for kind, rows in (("objects", objects), ("patches", patches)):
+            if rows is not None and not rows.empty and kind in self.record.outputs:
+                self._tables.append(table.to_arrow(rows))
         self._waiting.append(tile_index)
         if len(self._waiting) >= COMMIT_TILES or time.monotonic() - self._committed_at >= COMMIT_SECONDS:
             self.commit()
@@ -228,7 +251,7 @@ class ResultStore:
     def _end(self, status: Status, enrich: table.Enrich | None) -> None:
         parts = self.path / table.PARTS
         if status == "finished" and parts.exists():
-            table.merge_table(self.path, enrich)
+            table.merge_table(self.path, enrich if "objects" in self.record.outputs else None)
         self.update(status=status, finished=now(), tiles_done=len(self._done))
         self.record.write(self.path)
         if status == "finished":

@@ -29,10 +29,15 @@ def main_kind(result: Result) -> Kind:
     raise SettingsError(f"A result of {result.record.method} has no pixels. Export it as .csv or .parquet.")
 
 
+def shown_levels(result: Result, kind: Kind) -> list[da.Array]:
+    """An output at every level, finest first; class maps with the values of the classes that are shown."""
+    return result.pyramid if kind == "labels" else result.levels(kind)
+
+
 def write_tiff(result: Result, path: Path, step: Step = no_step) -> None:
     """A tiled TIFF with µm/px in its resolution tags."""
     kind = main_kind(result)
-    level = result.levels(kind)[0]
+    level = shown_levels(result, kind)[0]
     with tifffile.TiffWriter(path, bigtiff=level.nbytes > _BIGTIFF_BYTES) as writer:
         writer.write(_counted([level], step)[0], **_options(level, result.mpp), metadata=None, software="napari-histoseg")
 
@@ -40,7 +45,7 @@ def write_tiff(result: Result, path: Path, step: Step = no_step) -> None:
 def write_ome_tiff(result: Result, path: Path, step: Step = no_step) -> None:
     """A pyramidal OME-TIFF: coarser levels in SubIFDs, µm/px and the place on the slide in OME-XML."""
     kind = main_kind(result)
-    levels = result.levels(kind)
+    levels = shown_levels(result, kind)
     metadata: dict[str, Any] = {
         "axes": "YXS" if kind == "image" else "YX",
         "Name": f"{result.record.method} {kind}",

@@ -52,6 +52,7 @@ class CellsModel:
     """
 
     stride_px = 1
+    merged: dict[int, int] = {}
 
     def __init__(self, slide: Slide, settings: CellsSettings, weights: Path | None, device: torch.device) -> None:
         source = source_of(settings.labels, slide)

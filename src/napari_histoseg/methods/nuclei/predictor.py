@@ -150,6 +150,7 @@ class NucleiModel:
 
     stride_px = MARGIN_STRIDE
     classes = CLASSES
+    merged: dict[int, int] = {}
 
     def __init__(
         self,

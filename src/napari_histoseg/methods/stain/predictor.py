@@ -21,6 +21,7 @@ class StainModel:
     stride_px = 1
     weights: dict[str, Any] | None = None
     classes: list[dict[str, Any]] = []
+    merged: dict[int, int] = {}
 
     def __init__(self, settings: StainSettings) -> None:
         self.settings = settings
