@@ -15,6 +15,7 @@ from napari_histoseg.metrics.stain import (
     score_stain,
     seam,
 )
+from napari_histoseg.metrics.tissue import score_tissue
 
 __all__ = [
     "PQ",
@@ -37,5 +38,6 @@ __all__ = [
     "score_joint",
     "score_nuclei",
     "score_stain",
+    "score_tissue",
     "seam",
 ]

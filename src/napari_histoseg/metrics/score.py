@@ -15,6 +15,7 @@ from napari_histoseg.metrics.cells import majority, score_cells, truth_table
 from napari_histoseg.metrics.instances import score_nuclei
 from napari_histoseg.metrics.joint import score_joint
 from napari_histoseg.metrics.stain import score_stain
+from napari_histoseg.metrics.tissue import score_tissue
 
 if TYPE_CHECKING:
     from napari_histoseg.results import Result
@@ -32,7 +33,7 @@ MAX_FACTOR = 16.0
 """Largest ratio of pixel sizes between a prediction and its truth."""
 _COUNTS = ("n_true", "n_pred", "n_objects", "n_left_out")
 
-METHODS = ("nuclei", "stain", "cells", "joint")
+METHODS = ("nuclei", "stain", "cells", "tissue", "joint")
 
 
 def score(method: str, prediction: Any, truth: Any, classes: Sequence[str] | None = None, *, source: Any = None) -> dict[str, Any]:
@@ -41,10 +42,10 @@ def score(method: str, prediction: Any, truth: Any, classes: Sequence[str] | Non
     Parameters
     ----------
     method : str
-        ``"nuclei"``, ``"stain"``, ``"cells"`` or ``"joint"``.
+        ``"nuclei"``, ``"stain"``, ``"cells"``, ``"tissue"`` or ``"joint"``.
     prediction, truth : array, path, Result, or list or folder of them
-        For nuclei: labels, 0 background; for joint: class values, 0 background, and 255 in the truth where nothing is
-        annotated. Files are ``.tif``, ``.png``, ``.npy`` or ``.ome.zarr``; a folder with a
+        For nuclei: labels, 0 background; for joint and tissue: class values, 0 background, and 255 in the truth where nothing is
+        annotated (of tissue, each cluster is given a true class first). Files are ``.tif``, ``.png``, ``.npy`` or ``.ome.zarr``; a folder with a
         ``run.json`` is a result, another folder holds pictures that pair by name. Lists pair by position.
         A prediction of the same field at another pixel size is resampled (nearest neighbor).
         For stain: pictures, also ``.jpg`` and whatever :func:`~napari_histoseg.open_slide` opens, of up to 100 million
@@ -53,14 +54,14 @@ def score(method: str, prediction: Any, truth: Any, classes: Sequence[str] | Non
         ``class``, or class values over the same area, of which an object has the one under most of its pixels (0 and 255 do
         not count). Objects without a class take no part. Each of several results is matched to its truth by itself.
     classes : sequence of str, optional
-        For joint and cells: names of the class values 0, 1, 2 … in this order; nuclei and stain have none.
+        For joint, tissue and cells: names of the class values 0, 1, 2 … in this order; nuclei and stain have none.
     source : as prediction, optional
         For stain: the picture that the prediction was made from, for what was kept of it.
 
     Returns
     -------
     dict
-        For one picture the scores; see `score_nuclei`, `score_stain`, `score_cells` and `score_joint`. For several their means (counts,
+        For one picture the scores; see `score_nuclei`, `score_stain`, `score_cells`, `score_tissue` and `score_joint`. For several their means (counts,
         ``n_…``: sums) over the pictures for which they are defined, and ``n_images``, ``sd`` (standard deviation of each
         score over the pictures, n - 1) and ``images`` (the scores of each).
 
@@ -93,7 +94,7 @@ _KINDS = {"stain": PICTURES, "cells": TRUTHS}
 def _check(method: str, classes: Sequence[str] | None, source: Any) -> None:
     if method not in METHODS:
         raise SettingsError(f"The method {method!r} cannot be scored. Methods that can: {', '.join(METHODS)}.")
-    if classes and method not in ("joint", "cells"):
+    if classes and method not in ("joint", "cells", "tissue"):
         raise SettingsError(f"{method} is scored without classes. Leave classes out. Got {list(classes)}.")
     if source is not None and method != "stain":
         raise SettingsError(f"{method} is scored without a source. Leave the source out.")
@@ -106,6 +107,8 @@ def _one(method: str, prediction: Any, truth: Any, source: Any = None, classes: 
         return score_stain(read_picture(prediction), read_picture(truth), None if source is None else read_picture(source))
     true = read_labels(truth)
     predicted = fitted(read_labels(prediction), true.shape)
+    if method == "tissue":
+        return score_tissue(predicted, true, classes)
     return score_joint(predicted, true, classes) if method == "joint" else score_nuclei(predicted, true)
 
 
