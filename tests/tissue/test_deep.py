@@ -343,7 +343,7 @@ def test_one_picture_of_any_size_will_do(shape: tuple[int, int]) -> None:
 def test_a_single_superpixel_and_a_collapse_are_told(tmp_path: Path) -> None:
     settings = NetTraining.parse({**TINY, "superpixels": 1, "least_classes": 3, "steps": 40})
     seen, clusterer = drained(fit_deep([PICTURES[0]], settings, 0.5))
-    assert [e for e in seen if isinstance(e, str)][0].startswith("The training stopped early: ")
+    assert next(e for e in seen if isinstance(e, str)).startswith("The training stopped early: ")
     assert clusterer.n_fine >= 1
 
 
