@@ -12,15 +12,16 @@ import pytest
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
-from napari_histoseg._testing_clusters import cluster_result, slide_record, stored
+from napari_histoseg._testing_clusters import cluster_result, slide_record, stored, tissue_result
 from napari_histoseg.gui.highlight import NAME
 from napari_histoseg.gui.inspector import ClusterInspector
 from napari_histoseg.gui.inspectorcolors import rgba
-from napari_histoseg.gui.inspectorlist import COLOR, MEAN, SIZE, TICK
+from napari_histoseg.gui.inspectorlist import COLOR, MEAN, SHARE, SIZE, TICK
 from napari_histoseg.gui.inspectorlist import NAME as NAME_COLUMN
 from napari_histoseg.gui.layers import result_layers
 from napari_histoseg.gui.shown import show_layers
 from napari_histoseg.results import Result, open_result
+from napari_histoseg.results.classmap import class_areas
 from napari_histoseg.slide import Slide
 
 CLASSES = 4
@@ -583,6 +584,148 @@ def test_a_map_of_classes_has_areas_names_colors_and_merges(tissue: ClusterInspe
     assert tissue.bar.list.rowCount() == 2
     np.testing.assert_allclose(layer.colormap.map(3), layer.colormap.map(2))
     assert sum(float(text.rstrip(" %")) for text in texts(tissue, 4)) == pytest.approx(100, abs=1)
+
+
+@pytest.fixture
+def finer(viewer: napari.Viewer, slide: Slide, tmp_path: Path, messages: list[str], qtbot: Any) -> ClusterInspector:
+    """A map of three classes with finer values and patches under inspection."""
+    return opened(viewer, tissue_result(tmp_path / "finer", slide), slide, messages, qtbot)
+
+
+def raw_of(panel: ClusterInspector) -> np.ndarray:
+    assert panel.desk.result is not None
+    return np.asarray(panel.desk.result.arrays()["labels"][0][:])
+
+
+def assert_shows_the_stored_map(panel: ClusterInspector) -> None:
+    """List, layer, and what the result says agree."""
+    assert panel.desk.result is not None
+    again = open_result(panel.desk.result.path)
+    areas = class_areas(again).set_index("value")
+    assert texts(panel, NAME_COLUMN) == [each.name for each in again.classes]
+    assert texts(panel, SIZE) == [f"{area:.2f}" for area in areas.area_mm2]
+    assert texts(panel, SHARE) == [f"{100 * share:.0f} %" for share in areas.share]
+    layer = layer_of(panel)
+    for value, each in again.class_of.items():
+        np.testing.assert_allclose(layer.colormap.map(value), rgba(each.color), atol=1e-6)
+    np.testing.assert_array_equal(panel.desk.values, [again.class_of[v].value for v in again.patches["cluster"]])
+
+
+def test_a_map_with_patches_has_pictures_and_a_map_but_no_corrections(finer: ClusterInspector, qtbot: Any) -> None:
+    assert_shows_the_stored_map(finer)
+    assert finer.tabs.isVisible() and not finer.teach.isVisible()
+    assert [finer.tabs.isTabVisible(tab) for tab in range(3)] == [True, True, False]
+    assert texts(finer, TICK) == ["", "", ""]
+    fill(finer, qtbot, 1)
+    assert {int(finer.desk.values[p]) for p in finer.gallery.positions()} == {1}
+    assert finer.gallery.pictures.item(0).toolTip().startswith("Patch ")
+    for kind in (1, 2):
+        finer.gallery.kinds.setCurrentIndex(kind)
+        qtbot.waitUntil(lambda: len(finer.gallery.positions()) == min(60, int((finer.desk.values == 1).sum())), timeout=20_000)
+
+
+def test_a_picture_of_a_patch_shows_the_slide_there(finer: ClusterInspector, slide: Slide) -> None:
+    from napari_histoseg.gui.inspectorgallery import patch_of
+    from napari_histoseg.slide import Box
+
+    clusters = finer.desk.clusters
+    assert clusters is not None and finer.desk.field_um == 128
+    x, y = clusters.x_um[40] / 0.5, clusters.y_um[40] / 0.5
+    np.testing.assert_array_equal(patch_of(slide, clusters, 32.0, 40, size=64), slide.read_at(0.5, Box(round(x - 32), round(y - 32), 64, 64)))
+
+
+def test_clicking_a_patch_goes_there(finer: ClusterInspector, qtbot: Any, viewer: napari.Viewer) -> None:
+    fill(finer, qtbot, 2)
+    position = click_picture(finer, 2)
+    clusters = finer.desk.clusters
+    assert clusters is not None and finer.desk.chosen.tolist() == [position]
+    middle = np.array(viewer.scene.camera.center[-2:])
+    np.testing.assert_allclose(middle + 0.25, (clusters.y_um[position], clusters.x_um[position]), atol=1e-3)
+    assert finer.link.object_at(tuple(middle)) == clusters.stored[position]
+    assert not any(each.name == NAME for each in viewer.layers)
+
+
+def test_a_click_in_the_map_looks_at_the_class_that_is_painted_there(finer: ClusterInspector, qtbot: Any) -> None:
+    stored_values = raw_of(finer)
+    for stored_value, value in ((6, 2), (5, 1), (3, 3), (4, 1)):
+        y, x = np.argwhere(stored_values == stored_value)[50]
+        press(finer, (y * 0.5, x * 0.5))
+        assert finer.desk.value == value
+        assert finer.bar.list.value_at(finer.bar.list.currentRow()) == value
+    wanted = finer.desk.clusters.positions(finer.desk.clusters.typical(1, 60)).tolist()
+    qtbot.waitUntil(lambda: finer.gallery.positions() == wanted, timeout=20_000)
+    press(finer, (-50.0, -50.0))
+    assert finer.desk.value == 1
+    assert not len(finer.desk.chosen)
+
+
+def test_the_lasso_shows_the_pictures_of_its_patches(finer: ClusterInspector, qtbot: Any) -> None:
+    finer.tabs.setCurrentWidget(finer.map)
+    points = finer.map.points
+    qtbot.waitUntil(lambda: len(points.points) == len(finer.desk.ids) and points.width() > 100, timeout=20_000)
+    qtbot.wait(50)
+    wide, high = points.width(), points.height()
+    drag(points, np.array([[1, 1], [wide // 2, 1], [wide // 2, high - 2], [1, high - 2]]))
+    chosen = finer.desk.chosen.tolist()
+    assert 0 < len(chosen) < len(finer.desk.ids)
+    finer.tabs.setCurrentWidget(finer.gallery)
+    assert finer.gallery.kind == "Chosen"
+    qtbot.waitUntil(lambda: finer.gallery.positions() == chosen[:60], timeout=20_000)
+    click_picture(finer, 1)
+    assert finer.desk.chosen.tolist() == chosen and finer.gallery.positions() == chosen[:60]
+    finer.desk.look_at(3 if finer.desk.value != 3 else 1)
+    assert finer.gallery.kind == "Typical"
+
+
+def test_splitting_a_class_of_a_map_recolors_it_at_once(finer: ClusterInspector, qtbot: Any, messages: list[str]) -> None:
+    before = raw_of(finer)
+    finer.desk.look_at(1)
+    finer.bar.parts.setValue(2)
+    QTest.mouseClick(finer.bar.split_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: finer.bar.list.rowCount() == 4, timeout=20_000)
+    # In the embedding 4 lies near 1, and 5 far from both.
+    assert texts(finer, NAME_COLUMN) == ["cluster 1", "cluster 2", "cluster 3", "cluster 1 (2)"]
+    assert finer.desk.require().stored_values(5) == [5]
+    assert_shows_the_stored_map(finer)
+    assert "Split cluster 1 into 2" in messages[-1]
+    np.testing.assert_array_equal(raw_of(finer), before)
+    tick(finer, [1, 3])
+    QTest.mouseClick(finer.bar.merge_button, Qt.MouseButton.LeftButton)
+    assert finer.bar.list.rowCount() == 3
+    assert_shows_the_stored_map(finer)
+    for _ in range(2):
+        QTest.keyClick(finer.bar.list, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+        assert_shows_the_stored_map(finer)
+    assert texts(finer, NAME_COLUMN) == ["cluster 1", "cluster 2", "cluster 3"]
+    QTest.keyClick(finer.bar.list, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier)
+    assert finer.bar.list.rowCount() == 4
+    assert_shows_the_stored_map(finer)
+
+
+def test_a_class_without_finer_ones_is_not_split(finer: ClusterInspector, qtbot: Any, messages: list[str]) -> None:
+    finer.desk.look_at(3)
+    QTest.mouseClick(finer.bar.split_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: bool(messages), timeout=20_000)
+    assert "cluster 3 has no finer classes, so it cannot be split" in messages[-1]
+    assert finer.bar.list.rowCount() == 3
+
+
+def test_names_and_colors_of_a_map_are_seen_at_once(finer: ClusterInspector, qtbot: Any) -> None:
+    finer.bar.list.item(0, NAME_COLUMN).setText("muscle")
+    finer.desk.require().recolor(1, "#123456")
+    assert_shows_the_stored_map(finer)
+    qtbot.waitUntil(lambda: "muscle" in set(layer_of(finer).features["class"]), timeout=10_000)
+    features = layer_of(finer).features.set_index("index")["class"]
+    assert features[[1, 4, 5]].tolist() == ["muscle"] * 3
+
+
+def test_digits_and_picks_mean_nothing_in_a_map(finer: ClusterInspector, messages: list[str]) -> None:
+    finer.desk.choose([0, 1])
+    QTest.keyClick(finer.map.points, Qt.Key.Key_2)
+    layer_of(finer).selected_label = 5
+    assert messages == [] and finer.desk.chosen.tolist() == [0, 1]
+    QTest.keyClick(finer.map.points, Qt.Key.Key_Escape)
+    assert not len(finer.desk.chosen)
 
 
 def test_every_part_has_a_tip_and_a_name(panel: ClusterInspector) -> None:

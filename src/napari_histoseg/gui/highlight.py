@@ -31,10 +31,10 @@ def center_of(layer: Labels, result: Result, row: Any) -> NDArray[np.float64]:
     return np.asarray(layer.data_to_world(data), float)
 
 
-def fly_to(viewer: Viewer, point: NDArray[np.float64]) -> None:
-    """Put a world point into the middle; come nearer when it would be too small to see."""
+def fly_to(viewer: Viewer, point: NDArray[np.float64], view_um: float = VIEW_UM) -> None:
+    """Put a world point into the middle; come nearer, so that ``view_um`` around it are seen, when it would be too small to see."""
     camera = viewer.scene.camera
-    wanted = min(viewer.canvas.size) / VIEW_UM
+    wanted = min(viewer.canvas.size) / view_um
     camera.center = (0.0, float(point[0]), float(point[1]))
     if camera.zoom < wanted / 2:
         camera.zoom = wanted

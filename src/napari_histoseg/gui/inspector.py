@@ -34,8 +34,8 @@ SHIFT = Qt.KeyboardModifier.ShiftModifier
 class ClusterInspector(QWidget):
     """Classes of a result: list, pictures, map, measurements, corrections.
 
-    Names, colors and corrections are on the disk when they are seen. Works for objects with classes and, without pictures and map, for maps of
-    classes. When it has the focus, 1 to 9 give the chosen objects a class, Ctrl+Z and Ctrl+Shift+Z undo and redo, Esc chooses none.
+    Names, colors and corrections are on the disk when they are seen. Works for objects with classes, and for maps of classes: with pictures and
+    a map of their patches where they have some, and without corrections. When it has the focus, 1 to 9 give the chosen objects a class, Ctrl+Z and Ctrl+Shift+Z undo and redo, Esc chooses none.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class ClusterInspector(QWidget):
     def _lay_out(self) -> None:
         for part, name, tip in (
             (self.gallery, "Gallery", "Pictures of the class that is looked at."),
-            (self.map, "Map", "All objects by likeness; draw around points to choose them."),
+            (self.map, "Map", "All objects or patches by likeness; draw around points to choose them."),
             (self.measurements, "Measurements", "A measurement by class, and the stability of the clusters."),
         ):
             self.tabs.setTabToolTip(self.tabs.addTab(part, name), tip)
@@ -140,6 +140,7 @@ class ClusterInspector(QWidget):
     def _on_opened(self) -> None:
         objects = self.desk.clusters is not None or self.desk.book is None
         self.tabs.setVisible(objects)
+        self.tabs.setTabVisible(self.tabs.indexOf(self.measurements), not self.desk.is_map)
         classes = self.desk.classes
         if self.desk.value is None and classes:
             sizes = self.desk.sizes()
@@ -166,7 +167,7 @@ class ClusterInspector(QWidget):
         """What a key does; None when it is not one of the panel's."""
         key, modifiers = event.key(), event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
         row = key - Qt.Key.Key_1
-        if not modifiers and 0 <= row < KEYS:
+        if not modifiers and 0 <= row < KEYS and not self.desk.is_map:
             return lambda: self.teach.assign_row(row)
         if not modifiers and key == Qt.Key.Key_Escape and len(self.desk.chosen):
             return lambda: self.desk.choose([])

@@ -27,13 +27,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SEED = 0
+OBJECT_UM, PATCH_UM = 22.0, 128.0
+"""What a picture shows is so wide: a nucleus and what lies next to it, or a piece of tissue."""
 NO_OBJECTS = "No object is chosen. Click one in the slide, draw around points of the map, or choose pictures in the gallery."
 NO_CLASS = "No class is chosen. Click one in the list."
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A result as it is inspected; ``clusters`` is None for a map of classes, whose areas (mm²) come instead."""
+    """A result as it is inspected: its objects, or the patches of a map of classes and the areas (mm²) of the values that it is stored with.
+
+    ``clusters`` is None for a map without patches.
+    """
 
     book: ClassBook
     clusters: Clusters | None
@@ -43,13 +48,14 @@ class Loaded:
 def load(result: Result) -> Loaded:
     """Read a result's classes and objects; for a worker thread."""
     from napari_histoseg.results.classbook import ClassBook
-    from napari_histoseg.results.classmap import class_areas
+    from napari_histoseg.results.classmap import stored_areas
     from napari_histoseg.results.clusters import Clusters
 
     book = ClassBook(result)
     if not result.has_objects:
-        found = class_areas(result)
-        return Loaded(book, None, dict(zip(found["value"].tolist(), found["area_mm2"].tolist(), strict=True)))
+        pixel_mm2 = ((result.mpp or np.nan) / 1000) ** 2
+        areas = {value: count * pixel_mm2 for value, count in stored_areas(result).items()}
+        return Loaded(book, Clusters.of(result) if result.has_patches else None, areas)
     # Read here, so that the book finds them in memory when it is asked on the main thread.
     _ = result.stored_objects
     return Loaded(book, Clusters.of(result), {})
@@ -66,6 +72,8 @@ class Desk(QObject):
     """Objects went to other classes."""
     chosen_changed = Signal()
     """Other objects are chosen."""
+    gathered = Signal()
+    """Objects were chosen by drawing around them."""
     value_changed = Signal()
     """Another class is looked at."""
     fly = Signal(int)
@@ -100,7 +108,7 @@ class Desk(QObject):
         """Inspect a result; it is there when `opened` comes."""
         self.clear()
         self.result, self.layer, self.slide = result, layer, slide
-        self._doing = "Reading the objects…"
+        self._doing = f"Reading the {self.nouns}…"
         self.work.ask(lambda: load(result), self._on_loaded)
 
     def _on_loaded(self, loaded: Loaded) -> None:
@@ -119,6 +127,31 @@ class Desk(QObject):
         self.chosen = np.empty(0, np.intp)
         if was:
             self.opened.emit()
+
+    @property
+    def is_map(self) -> bool:
+        """Whether a map of classes is inspected. What is chosen in it are patches, which belong to the class that is painted there."""
+        return self.result is not None and not self.result.has_objects
+
+    @property
+    def objects(self) -> Clusters | None:
+        """The objects; None for a map of classes."""
+        return None if self.is_map else self.clusters
+
+    @property
+    def noun(self) -> str:
+        """What one of those is called that are chosen and have pictures."""
+        return "patch" if self.is_map else "object"
+
+    @property
+    def nouns(self) -> str:
+        """What several of them are called."""
+        return "patches" if self.is_map else "objects"
+
+    @property
+    def field_um(self) -> float:
+        """What a picture shows is so wide."""
+        return PATCH_UM if self.is_map else OBJECT_UM
 
     @property
     def ids(self) -> NDArray[Any]:
@@ -141,7 +174,7 @@ class Desk(QObject):
 
     def sizes(self) -> dict[int, float]:
         """Objects of each class, or its area in mm² in a map of classes."""
-        if self.clusters is None:
+        if self.is_map or self.clusters is None:
             shown: dict[int, float] = {c.value: 0.0 for c in self.classes}
             known = {} if self.result is None else self.result.class_of
             for value, area in self.areas.items():
@@ -200,7 +233,7 @@ class Desk(QObject):
 
     def choose_class(self) -> None:
         """Choose all objects of the class that is looked at."""
-        self.choose(np.flatnonzero(self.require_objects().cluster == self._value()))
+        self.choose(np.flatnonzero(self.values == self._value()))
 
     def position_of(self, number: int) -> int:
         """The position of an object by its id; -1 when it is not there."""
@@ -255,14 +288,19 @@ class Desk(QObject):
         self._say(self.require().can_undo)
 
     def split(self, parts: int) -> None:
-        """Cluster the objects of the class that is looked at anew, on a thread."""
-        book, now, value = self.require(), self.require_objects(), self._value()
+        """Cluster the objects of the class that is looked at anew, or part a map's class along its finer ones, on a thread."""
+        book, value = self.require(), self._value()
+        finer = self.clusters if self.is_map else None
+        now = self.require_objects() if finer is None else finer
 
-        def done(assignment: Any) -> None:
-            if self.do(lambda: book.split(value, assignment)):
+        def find() -> Any:
+            return now.recluster(value, parts, SEED) if finer is None else finer.divide(value, parts)
+
+        def done(found: Any) -> None:
+            if self.do(lambda: book.split(value, found) if finer is None else book.split_values(value, found)):
                 self._say(book.can_undo)
 
-        self._start(f"Splitting into {parts}…", lambda: now.recluster(value, parts, SEED), done)
+        self._start(f"Splitting into {parts}…", find, done)
 
     def assign(self, to: int | str) -> None:
         """Say of which class the chosen objects are."""
@@ -312,9 +350,9 @@ class Desk(QObject):
         SettingsError
             There are none.
         """
-        if self.clusters is None:
+        if self.objects is None:
             raise SettingsError("A map of classes has no objects. Its classes can be renamed, recolored and merged.")
-        return self.clusters
+        return self.objects
 
     def _start(self, words: str, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
         # Learning again takes the place of learning; nothing else takes the place of anything.

@@ -1,4 +1,7 @@
-"""Pictures of a class's objects: typical ones, ones between classes, and outliers. Read from the slide on a thread as they are needed."""
+"""Pictures of a class's objects, or patches: typical ones, ones between classes, outliers, and those that are chosen.
+
+Read from the slide on a thread as they are needed.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_histoseg.gui.annotatelist import icon_of
-from napari_histoseg.gui.inspectordesk import Desk
+from napari_histoseg.gui.inspectordesk import OBJECT_UM, Desk
 from napari_histoseg.gui.jobs import Job, JobEvent, Plain, Said
 from napari_histoseg.predict.events import Finished
 from napari_histoseg.slide import Box
@@ -32,16 +35,16 @@ if TYPE_CHECKING:
     from napari_histoseg.results.clusters import Clusters
     from napari_histoseg.slide import Slide
 
-TYPICAL, BORDERLINE, OUTLIERS = "Typical", "Borderline", "Outliers"
+TYPICAL, BORDERLINE, OUTLIERS, CHOSEN = "Typical", "Borderline", "Outliers", "Chosen"
 TIPS = {
-    TYPICAL: "The objects nearest to the middle of the class.",
-    BORDERLINE: "The objects that could as well belong to another class, the least certain first.",
-    OUTLIERS: "The objects farthest from the middle of the class.",
+    TYPICAL: "The {} nearest to the middle of the class.",
+    BORDERLINE: "The {} that could as well belong to another class, the least certain first.",
+    OUTLIERS: "The {} farthest from the middle of the class.",
+    CHOSEN: "The {} that are chosen, of whatever class.",
 }
 PICTURES = 60
-PICTURE_PX = 64
-FIELD_UM = 22.0
-"""What a picture shows is so wide: a nucleus and what lies next to it."""
+PICTURE_PX, PATCH_PX = 64, 96
+"""Side of the picture of an object and of a patch."""
 BATCH = 6
 LINE = (255, 225, 77)
 """Outlines have the color of the outline in the slide."""
@@ -51,7 +54,7 @@ Picture = tuple[int, NDArray[np.uint8]]
 
 
 class Gallery(QWidget):
-    """Pictures of the class that is looked at; a click chooses the object and flies there.
+    """Pictures of the class that is looked at; a click chooses the object and flies there. Those of what is chosen only fly.
 
     Parameters
     ----------
@@ -72,15 +75,16 @@ class Gallery(QWidget):
         self.pictures.itemSelectionChanged.connect(self._on_selected)
         self.pictures.itemClicked.connect(self._on_clicked)
         self.pictures.itemActivated.connect(self._on_clicked)
-        desk.opened.connect(self._renew)
-        desk.value_changed.connect(self._renew)
+        desk.opened.connect(self._on_opened)
+        desk.value_changed.connect(self._on_value)
         desk.objects_changed.connect(self._renew)
         desk.chosen_changed.connect(self._show_chosen)
-        self._renew()
+        desk.gathered.connect(self._on_gathered)
+        self._on_opened()
 
     def _lay_out(self) -> None:
-        for name, tip in TIPS.items():
-            self.kinds.setTabToolTip(self.kinds.addTab(name), tip)
+        for name in TIPS:
+            self.kinds.addTab(name)
         self.kinds.setExpanding(False)
         self.kinds.setDrawBase(False)
         self.kinds.setAccessibleName("Which pictures")
@@ -110,18 +114,42 @@ class Gallery(QWidget):
         if self._stale:
             self._renew()
 
+    def _on_opened(self) -> None:
+        for tab, tip in enumerate(TIPS.values()):
+            self.kinds.setTabToolTip(tab, tip.format(self._desk.nouns))
+        self.pictures.show_size(PATCH_PX if self._desk.is_map else PICTURE_PX)
+        self.pictures.setAccessibleName(f"Pictures of {self._desk.nouns}")
+        self._renew()
+
+    def _on_value(self) -> None:
+        """Who looks at another class wants to see that, not what was chosen before."""
+        if self.kind == CHOSEN:
+            self._show(TYPICAL)
+        else:
+            self._renew()
+
+    def _on_gathered(self) -> None:
+        """Show the patches that were drawn around; objects stay where they are, to be given a class."""
+        if self._desk.is_map and len(self._desk.chosen):
+            self._show(CHOSEN)
+
+    def _show(self, kind: str) -> None:
+        self.kinds.setCurrentIndex(list(TIPS).index(kind))
+
     def _renew(self, _: Any = None) -> None:
         """Show the pictures of another class, or of the same when its objects changed; what was under way is given up."""
         self.release()
         with QSignalBlocker(self.pictures):
             self.pictures.clear()
         desk = self._desk
-        self._say(self._why_not())
+        why_not = self._why_not()
+        self._say(why_not)
         self._stale = not self.isVisible()
-        if self._stale or desk.clusters is None or desk.value is None or desk.slide is None or desk.result is None:
+        if self._stale or why_not or desk.clusters is None or desk.slide is None or desk.result is None:
             return
-        work = partial(pictures_of, desk.slide, desk.result, desk.clusters, ranking(self.kind, desk.value))
-        job = Job("Pictures of objects", work)
+        draw = partial(patch_of, desk.slide, desk.clusters, desk.field_um) if desk.is_map else partial(picture_of, desk.slide, desk.result, desk.clusters)
+        ranked = ranking(self.kind, desk.value or 0, desk.ids[desk.chosen])
+        job = Job(f"Pictures of {desk.nouns}", partial(pictures_of, desk.clusters, ranked, draw))
         job.said.connect(self._take)
         job.failed.connect(self._on_failed)
         self._job = job
@@ -135,9 +163,11 @@ class Gallery(QWidget):
             return "A map of classes has no objects to show."
         if desk.slide is None:
             return "The slide of this result is not open, so there are no pictures. Open the slide."
+        if self.kind == CHOSEN:
+            return "" if len(desk.chosen) else f"Nothing is chosen. Draw around points of the map to choose {desk.nouns}."
         if desk.value is None:
-            return "Click a class in the list to see its objects."
-        return "" if (desk.values == desk.value).any() else "This class has no objects."
+            return f"Click a class in the list to see its {desk.nouns}."
+        return "" if (desk.values == desk.value).any() else f"This class has no {desk.nouns}."
 
     def _say(self, words: str) -> None:
         self.words.setText(words)
@@ -162,10 +192,11 @@ class Gallery(QWidget):
         item.setData(Qt.ItemDataRole.UserRole, position)
         chance = float(clusters.probability[position])
         sure = "" if np.isnan(chance) else f", probability {chance:.2f}"
-        item.setToolTip(f"Object {clusters.ids[position]}{sure}. Click to go there; Ctrl or Shift+click chooses several.")
-        item.setData(Qt.ItemDataRole.AccessibleTextRole, f"object {clusters.ids[position]}{sure}")
+        name = f"{self._desk.noun} {clusters.ids[position]}{sure}"
+        item.setToolTip(f"{name.capitalize()}. Click to go there; Ctrl or Shift+click chooses several.")
+        item.setData(Qt.ItemDataRole.AccessibleTextRole, name)
         self.pictures.addItem(item)
-        item.setSelected(position in self._desk.chosen)
+        item.setSelected(self.kind != CHOSEN and position in self._desk.chosen)
 
     # -- choosing -----------------------------------------------------------------------------------------------------
 
@@ -174,12 +205,18 @@ class Gallery(QWidget):
         return [position_of(self.pictures.item(row)) for row in range(self.pictures.count())]
 
     def _on_selected(self) -> None:
+        if self.kind == CHOSEN:
+            # Choosing fewer would take away the pictures that are looked at.
+            return
         self._desk.choose([position_of(item) for item in self.pictures.selectedItems()])
 
     def _on_clicked(self, item: QListWidgetItem) -> None:
         self._desk.fly.emit(position_of(item))
 
     def _show_chosen(self) -> None:
+        if self.kind == CHOSEN:
+            self._renew()
+            return
         chosen = self._desk.chosen_mask()[self.positions()]
         with QSignalBlocker(self.pictures):
             for row, on in enumerate(chosen.tolist()):
@@ -197,14 +234,17 @@ class PictureList(QListWidget):
         self.setResizeMode(QListView.ResizeMode.Adjust)
         self.setMovement(QListView.Movement.Static)
         self.setUniformItemSizes(True)
-        self.setIconSize(QSize(PICTURE_PX, PICTURE_PX))
-        self.setGridSize(QSize(PICTURE_PX + 6, PICTURE_PX + 6))
+        self.show_size(PICTURE_PX)
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         # napari's theme colors a selected item only faintly; a frame is seen around any picture.
         self.setStyleSheet("QListWidget::item:selected { border: 3px solid #ffe14d; } QListWidget::item { padding: 0px; }")
-        self.setAccessibleName("Pictures of objects")
         self.setMinimumHeight(2 * PICTURE_PX + 20)
+
+    def show_size(self, side: int) -> None:
+        """Make room for pictures of so many pixels a side."""
+        self.setIconSize(QSize(side, side))
+        self.setGridSize(QSize(side + 6, side + 6))
 
     def keyPressEvent(self, event: QKeyEvent | None) -> None:
         """Enter flies to the picture in focus."""
@@ -234,19 +274,23 @@ def picture_icon(pixels: NDArray[np.uint8]) -> QIcon:
 # -- on the thread --------------------------------------------------------------------------------------------------------
 
 Ranking = Callable[["Clusters"], Any]
+Draw = Callable[[int], NDArray[np.uint8]]
+"""From the position of an object to its picture."""
 
 
-def ranking(kind: str, value: int) -> Ranking:
+def ranking(kind: str, value: int, chosen: NDArray[Any]) -> Ranking:
     """What gives the ids of the pictures, best first."""
+    if kind == CHOSEN:
+        return lambda clusters: chosen[:PICTURES]
     names = {TYPICAL: "typical", BORDERLINE: "borderline", OUTLIERS: "outliers"}
     return lambda clusters: getattr(clusters, names[kind])(value, PICTURES)
 
 
-def pictures_of(slide: Slide, result: Result, clusters: Clusters, ranked: Ranking) -> Iterator[JobEvent]:
+def pictures_of(clusters: Clusters, ranked: Ranking, draw: Draw) -> Iterator[JobEvent]:
     """Pictures in small batches, as events of a job."""
     batch: list[Picture] = []
     for position in clusters.positions(ranked(clusters)).tolist():
-        batch.append((position, picture_of(slide, result, clusters, position)))
+        batch.append((position, draw(position)))
         if len(batch) == BATCH:
             yield Said(batch)
             batch = []
@@ -260,12 +304,23 @@ def picture_of(slide: Slide, result: Result, clusters: Clusters, position: int, 
     from PIL import Image
 
     mpp = result.mpp or 1.0
-    side = max(8, round(FIELD_UM / mpp))
+    side = max(8, round(OBJECT_UM / mpp))
     x, y = clusters.x_um[position] / mpp, clusters.y_um[position] / mpp
     box = Box(round(x - side / 2), round(y - side / 2), side, side)
     pixels = slide.read_at(mpp, box) if slide.mpp else slide.read(0, box)
     picture = np.array(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
     return with_outline(picture, object_mask(result, box, int(clusters.ids[position])))
+
+
+def patch_of(slide: Slide, clusters: Clusters, field_um: float, position: int, size: int = PATCH_PX) -> NDArray[np.uint8]:
+    """What lies around a patch, ``field_um`` wide, ``(size, size, 3)``."""
+    from PIL import Image
+
+    mpp = field_um / size if slide.mpp else 1.0
+    side = size if slide.mpp else round(field_um)
+    box = Box(round(clusters.x_um[position] / mpp - side / 2), round(clusters.y_um[position] / mpp - side / 2), side, side)
+    pixels = slide.read_at(mpp, box) if slide.mpp else slide.read(0, box)
+    return np.array(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
 
 
 def object_mask(result: Result, box: Box, number: int) -> NDArray[np.bool_]:

@@ -28,7 +28,7 @@ from napari_histoseg.gui.tablemodel import text_of
 TICK, COLOR, NAME, SIZE, SHARE, MEAN = range(6)
 TITLES = ("", "", "Class", "Objects", "Share", "Mean")
 TIPS = (
-    "Tick classes to merge them. The digit is the key that gives the class to the chosen objects.",
+    "Tick classes to merge them. A digit is the key that gives the class to the chosen objects.",
     "Double click to choose another color.",
     "Click to look at the class below. Double click, or F2, to rename it.",
     "Objects in the class; in a map of classes its area in mm².",
@@ -38,6 +38,10 @@ TIPS = (
 ROW_PX = 22
 SWATCH_PX = 14
 MOST_ROWS = 10
+SPLIT = "Cluster the objects of the class that is looked at anew."
+SPLIT_MAP = "Part the class that is looked at along the finer classes in it, those that look alike together. Its pixels change at once."
+CHOOSE = "Choose all objects of the class that is looked at: they stand out in slide and map."
+CHOOSE_MAP = "Choose all patches of the class that is looked at: they stand out in the map of patches."
 KEYS = 9
 """Classes that have a key."""
 
@@ -90,14 +94,14 @@ class ClassList(QTableWidget):
         """Show the classes and their numbers as they are now."""
         classes, sizes = self._desk.classes, self._desk.sizes()
         whole = sum(sizes.values()) or 1.0
-        area = self._desk.clusters is None
+        area = self._desk.book is None or self._desk.is_map
         ticked = set(self.ticked())
         with QSignalBlocker(self):
             self._values = [c.value for c in classes]
             self.setRowCount(len(classes))
             for row, each in enumerate(classes):
                 size = sizes.get(each.value, 0.0)
-                self._show_tick(row, each.value in ticked)
+                self._show_tick(row, each.value in ticked, keyed=not area)
                 self._show(row, COLOR, "", color=each.color)
                 self._show(row, NAME, each.name, editable=True)
                 self._show(row, SIZE, f"{size:.2f}" if area else f"{size:,.0f}", right=True)
@@ -143,8 +147,8 @@ class ClassList(QTableWidget):
             item.setTextAlignment(int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter))
         return item
 
-    def _show_tick(self, row: int, on: bool) -> None:
-        item = self._show(row, TICK, str(row + 1) if row < KEYS else "")
+    def _show_tick(self, row: int, on: bool, keyed: bool) -> None:
+        item = self._show(row, TICK, str(row + 1) if row < KEYS and keyed else "")
         state = Qt.CheckState.Checked if on else Qt.CheckState.Unchecked
         if item.data(Qt.ItemDataRole.CheckStateRole) is None or item.checkState() != state:
             item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
@@ -179,7 +183,7 @@ class ClassList(QTableWidget):
     def tick(self, values: list[int]) -> None:
         """Tick these classes and no others."""
         for row, value in enumerate(self._values):
-            self._show_tick(row, value in values)
+            self._show_tick(row, value in values, keyed=not self._desk.is_map)
 
     def value_at(self, row: int) -> int | None:
         """The class in a row; None beyond the list."""
@@ -237,8 +241,8 @@ class ClassBar(QWidget):
         self.parts.setRange(2, 9)
         self.parts.setToolTip("How many classes to split into.")
         self.parts.setAccessibleName("Classes to split into")
-        self.split_button = self._button("Split into", "Cluster the objects of the class that is looked at anew.", self.split)
-        self.choose_button = self._button("Choose all", "Choose all objects of the class that is looked at: they stand out in slide and map.", desk.choose_class)
+        self.split_button = self._button("Split into", SPLIT, self.split)
+        self.choose_button = self._button("Choose all", CHOOSE, desk.choose_class)
         self.undo_button = self._button("Undo", "Ctrl+Z", desk.undo)
         self.redo_button = self._button("Redo", "Ctrl+Shift+Z", desk.redo)
         self._lay_out()
@@ -273,7 +277,9 @@ class ClassBar(QWidget):
 
     def show_state(self) -> None:
         """What can be done now; undo and redo say what they would do."""
-        book, objects = self._desk.book, self._desk.clusters is not None
+        book, objects, maps = self._desk.book, self._desk.clusters is not None, self._desk.is_map
+        self.split_button.setToolTip(SPLIT_MAP if maps else SPLIT)
+        self.choose_button.setToolTip(CHOOSE_MAP if maps else CHOOSE)
         for each in (self.list, self.merge_button):
             each.setEnabled(book is not None)
         for other in (self.split_button, self.parts, self.choose_button):

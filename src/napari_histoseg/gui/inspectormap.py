@@ -45,7 +45,7 @@ CLICK_PX = 4
 ZOOM_STEP = 1.25
 LASSO_COLOR = "#ffe14d"
 TIP = (
-    "Each point is an object; near ones look alike. Drag around points to choose them, with Shift to choose more; a click chooses one and goes "
+    "Each point is one of the {}; near ones look alike. Drag around points to choose them, with Shift to choose more; a click chooses one and goes "
     "there. Wheel, + and − zoom; drag with the right or middle button, or the arrow keys, to move; Home shows all, Esc chooses none."
 )
 
@@ -73,7 +73,7 @@ class PointMap(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setCursor(Qt.CursorShape.CrossCursor)
-        self.setToolTip(TIP)
+        self.setToolTip(TIP.format("objects"))
         self.setAccessibleName("Map of the embedding")
 
     def sizeHint(self) -> QSize:
@@ -340,6 +340,7 @@ class EmbeddingMap(QWidget):
             self.points.show_points(np.empty((0, 2), np.float32))
             return
         self._say("")
+        self.points.setToolTip(TIP.format(self._desk.nouns))
         self._show_colors()
         self._make(str(self.kind.currentData()))
 
@@ -355,8 +356,8 @@ class EmbeddingMap(QWidget):
         self.points.show_points(plane)
         self._show_colors()
         placed = int(np.isfinite(plane).all(1).sum())
-        self.points.setAccessibleDescription(f"{KINDS[kind][0]} of {placed:,} objects")
-        self._say("" if placed else "The objects have no embedding and no measurements to lay them out by.")
+        self.points.setAccessibleDescription(f"{KINDS[kind][0]} of {placed:,} {self._desk.nouns}")
+        self._say("" if placed else f"The {self._desk.nouns} have no embedding and no measurements to lay them out by.")
 
     def _on_kind(self, index: int) -> None:
         kind = str(self.kind.currentData())
@@ -381,7 +382,7 @@ class EmbeddingMap(QWidget):
     def _on_busy(self, busy: bool) -> None:
         self.cancel_button.setVisible(busy)
         if busy:
-            self._say(f"Laying the objects out by {self.kind.currentText()}…")
+            self._say(f"Laying the {self._desk.nouns} out by {self.kind.currentText()}…")
 
     def _say(self, words: str) -> None:
         self.words.setText(words)
@@ -400,6 +401,7 @@ class EmbeddingMap(QWidget):
 
     def _on_lasso(self, positions: Any, more: bool) -> None:
         self._desk.choose(positions, add=more)
+        self._desk.gathered.emit()
 
     def _on_click(self, position: int, more: bool) -> None:
         if more:

@@ -208,7 +208,7 @@ class Measurements(QWidget):
 
     def _on_opened(self) -> None:
         self.release()
-        clusters, before = self._desk.clusters, self.column or FIRST
+        clusters, before = self._desk.objects, self.column or FIRST
         names = [] if clusters is None else [str(name) for name in clusters.measurements.columns]
         if clusters is not None and np.isfinite(clusters.probability).any():
             names.append("probability")
@@ -225,7 +225,7 @@ class Measurements(QWidget):
         self._renew()
 
     def _renew(self, _: Any = None) -> None:
-        clusters, column = self._desk.clusters, self.column
+        clusters, column = self._desk.objects, self.column
         if clusters is not None and column is not None:
             self.work.ask(lambda: (clusters.box_stats(column), means_of(clusters, column)), partial(self._show, column))
 
@@ -245,7 +245,7 @@ class Measurements(QWidget):
 
     def judge(self) -> None:
         """Cluster anew with several seeds, on a thread."""
-        clusters, count = self._desk.clusters, len(self._desk.classes)
+        clusters, count = self._desk.objects, len(self._desk.classes)
         if clusters is not None:
             self.judging.ask(lambda: stability_of(clusters, count), self._on_judged)
 
@@ -260,7 +260,7 @@ class Measurements(QWidget):
         self.stability.setText(f"{agreement:.2f}: agreement (adjusted Rand index) over {seeds} seeds {what}".strip())
 
     def _on_judging(self, busy: bool) -> None:
-        self.judge_button.setEnabled(not busy and self._desk.clusters is not None)
+        self.judge_button.setEnabled(not busy and self._desk.objects is not None)
         if busy:
             self.stability.setText("Clustering with several seeds…")
         elif self.stability.text().endswith("…"):

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer
 
 from napari_histoseg.gui.features import status_table
-from napari_histoseg.gui.highlight import center_of, clear_marks, fly_to, highlight
+from napari_histoseg.gui.highlight import VIEW_UM, center_of, clear_marks, fly_to, highlight
 from napari_histoseg.gui.inspectorcolors import object_colors_of
 from napari_histoseg.gui.inspectordesk import Desk
 from napari_histoseg.gui.inspectorjobs import Latest
-from napari_histoseg.gui.layers import KEY, class_colors, world_points
+from napari_histoseg.gui.layers import KEY, class_colors, class_table, world_points
 from napari_histoseg.gui.shown import result_of
-from napari_histoseg.results.record import ClassRecord
+from napari_histoseg.results.classmap import stored_classes
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 CLICK_PX = 4
 """A press that moves less than this, in canvas pixels, is a click."""
+SEEN_PATCHES = 4
+"""After flying to a patch what is seen is so many times as wide, when it was more."""
 SETTLE_MS = 500
 """The status bar's table follows once changes pause for so long."""
 
@@ -74,7 +76,6 @@ class SlideLink(QObject):
         desk.opened.connect(self._on_opened)
         desk.classes_changed.connect(self._on_classes)
         desk.chosen_changed.connect(self._on_chosen)
-        desk.value_changed.connect(self._on_value)
         desk.fly.connect(self.fly)
         self._held = False
         self._shown: _Shown | None = None
@@ -135,21 +136,17 @@ class SlideLink(QObject):
         self._later.start()
 
     def _on_chosen(self) -> None:
-        self._paint()
-        self._outline()
-
-    def _on_value(self) -> None:
-        # In a map of classes the class that is looked at is brought out; with objects those that are chosen are.
-        if self._desk.clusters is None:
+        if not self._desk.is_map:
             self._paint()
+            self._outline()
 
     def _paint(self) -> None:
         """Give the layer the colors of now."""
         desk, layer = self._desk, self._layer
         if layer is None or desk.book is None:
             return
-        if desk.clusters is None:
-            self._color(layer, class_colors(self._stored_classes()))
+        if desk.result is not None and desk.is_map:
+            self._color(layer, class_colors(stored_classes(desk.result)))
             return
         chosen: NDArray[np.bool_] | None = None
         if len(desk.chosen) > 1 or (len(desk.chosen) and not self._outlines):
@@ -166,18 +163,13 @@ class SlideLink(QObject):
         with layer.events.selected_label.blocker(self._on_picked):
             layer.colormap = colors
 
-    def _stored_classes(self) -> list[ClassRecord]:
-        """The values that the pixels of a map of classes have, as they are shown."""
-        assert self._desk.result is not None
-        return [shown.model_copy(update={"value": value}) for value, shown in self._desk.result.class_of.items()]
-
     def _tell_status(self) -> None:
         """Bring the classes into what napari says of the object under the cursor; the table is made on a thread."""
         desk, told = self._desk, self._layer
         if told is None or desk.result is None or result_of(told) is not desk.result:
             return
-        if desk.clusters is None:
-            told.features = class_table(self._stored_classes())
+        if desk.is_map:
+            told.features = class_table(stored_classes(desk.result))
             return
         result = desk.result
         self._status.ask(lambda: (told, status_table(result.objects)), self._give)
@@ -218,8 +210,8 @@ class SlideLink(QObject):
         if point is None:
             self._desk.message.emit("The slide of this result is not open, so there is nowhere to go. Open the slide first.")
             return
-        fly_to(self._viewer, point)
-        if self._desk.chosen.tolist() == [position]:
+        fly_to(self._viewer, point, SEEN_PATCHES * self._desk.field_um if self._desk.is_map else VIEW_UM)
+        if not self._desk.is_map and self._desk.chosen.tolist() == [position]:
             # Its line is as thin as the magnification that it was drawn for.
             self._outline()
 
@@ -241,7 +233,7 @@ class SlideLink(QObject):
     # -- clicks -------------------------------------------------------------------------------------------------------
 
     def _on_press(self, viewer: Viewer, event: Any) -> Iterator[None]:
-        """A click chooses the object under it; Shift+click chooses it besides the others."""
+        """A click chooses the object under it, Shift+click besides the others; in a map it looks at the class that is painted there."""
         if self._desk.clusters is None or event.button != 1 or not self._listening():
             return
         start = np.array(event.pos, float)
@@ -252,11 +244,20 @@ class SlideLink(QObject):
             yield
         if moved <= CLICK_PX:
             number = self.object_at(event.position)
+            if self._desk.is_map:
+                self._look_at(number)
+                return
             position = self._desk.position_of(number) if number else -1
             if position >= 0 and "Shift" in {str(getattr(m, "name", m)) for m in event.modifiers}:
                 self._desk.toggle(position)
             elif position >= 0:
                 self._desk.choose([position])
+
+    def _look_at(self, stored: int) -> None:
+        """Look at the class that a stored value is shown as."""
+        found = None if self._desk.result is None else self._desk.result.class_of.get(stored)
+        if found is not None and self._desk.class_of(found.value) is not None:
+            self._desk.look_at(found.value)
 
     def _listening(self) -> bool:
         """Whether a click is not meant for a layer's own tool."""
@@ -265,7 +266,7 @@ class SlideLink(QObject):
         return layer is not None and layer.visible and (active is None or str(getattr(active, "mode", "pan_zoom")) == "pan_zoom")
 
     def object_at(self, world: Any) -> int:
-        """The object that the layer shows at a world point; 0 where there is none."""
+        """The object (of a map: the stored value) that the layer shows at a world point; 0 where there is none."""
         if self._layer is None:
             return 0
         value: Any = self._layer.get_value(world, world=True)
@@ -274,15 +275,7 @@ class SlideLink(QObject):
 
     def _on_picked(self, event: Any = None) -> None:
         """Another dock picked an object in this layer."""
-        if self._layer is not None:
+        if self._layer is not None and not self._desk.is_map:
             position = self._desk.position_of(int(self._layer.selected_label))
             if position >= 0:
                 self._desk.choose([position])
-
-
-def class_table(classes: list[ClassRecord]) -> Any:
-    """What napari says of a map's values."""
-    import pandas as pd
-
-    names = {0: "background", **{c.value: c.name for c in classes}}
-    return pd.DataFrame({"index": list(names), "class": list(names.values())})

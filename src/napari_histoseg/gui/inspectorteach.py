@@ -91,8 +91,8 @@ class Teach(QWidget):
 
     def show_state(self) -> None:
         """How many are chosen, and what can be done with them."""
-        there, count = self._desk.clusters is not None, len(self._desk.chosen)
-        self.setVisible(there or self._desk.book is None)
+        there, count = self._desk.objects is not None, len(self._desk.chosen)
+        self.setVisible(not self._desk.is_map)
         for each in (self.name, self.assign_button, self.none_button):
             each.setEnabled(there and count > 0)
         corrected = 0 if self._desk.book is None or not there else len(self._desk.book.corrections())
@@ -104,7 +104,7 @@ class Teach(QWidget):
 
     def _in_words(self, count: int, corrected: int) -> str:
         desk = self._desk
-        if desk.clusters is None:
+        if desk.objects is None:
             return ""
         said = f" · {corrected:,} corrected" if corrected else ""
         if not count:
@@ -113,7 +113,7 @@ class Teach(QWidget):
             return f"{count:,} objects are chosen{said}"
         position = int(desk.chosen[0])
         found: ClassRecord | None = desk.class_of(int(desk.values[position]))
-        chance = float(desk.clusters.probability[position])
+        chance = float(desk.objects.probability[position])
         sure = "" if chance != chance else f", probability {chance:.2f}"
         return f"Object {desk.ids[position]}: {found.name if found else 'no class'}{sure}{said}"
 

@@ -115,7 +115,7 @@ def labels_layer(
     fresh : bool
         Nothing was written yet; see `live_levels`.
     classes : sequence of ClassRecord
-        For labels that are class values: their names and colors. Without them labels are ids of objects.
+        For labels that are class values: names and colors of all that pixels are stored with. Without them labels are ids of objects.
     """
     keywords: dict[str, Any] = {
         "name": name,
@@ -126,8 +126,7 @@ def labels_layer(
         **place(mpp, base, frame.x, frame.y, origin),
     }
     if classes:
-        names = {0: "background", **{c.value: c.name for c in classes}}
-        keywords["features"] = pd.DataFrame({"index": list(names), "class": list(names.values())})
+        keywords["features"] = class_table(classes)
     return live_levels(arrays, fresh), keywords, "labels"
 
 
@@ -138,6 +137,12 @@ def class_colors(classes: Sequence[ClassRecord]) -> DirectLabelColormap:
     table: dict[int | None, str] = {None: "transparent", 0: "transparent"}
     table.update({c.value: c.color for c in classes if c.value})
     return DirectLabelColormap(color_dict=table, name="histoseg classes")
+
+
+def class_table(classes: Sequence[ClassRecord]) -> pd.DataFrame:
+    """What napari says of the values of a map of classes."""
+    names = {0: "background", **{c.value: c.name for c in classes}}
+    return pd.DataFrame({"index": list(names), "class": list(names.values())})
 
 
 def object_colors() -> CyclicLabelColormap:

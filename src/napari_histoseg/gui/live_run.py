@@ -13,19 +13,28 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer
 
 from napari_histoseg.gui.jobs import Job, Progress
-from napari_histoseg.gui.layers import KEY, LayerData, labels_layer, level0_points, probability_layer
+from napari_histoseg.gui.layers import (
+    KEY,
+    LayerData,
+    class_colors,
+    class_table,
+    labels_layer,
+    level0_points,
+    probability_layer,
+)
 from napari_histoseg.gui.live import reload_levels
 from napari_histoseg.gui.qt import Signal
 from napari_histoseg.gui.shown import TURN_MS, add_in_turns
 from napari_histoseg.methods.settings import RunSettings
-from napari_histoseg.predict.events import Finished, RunEvent, Started
+from napari_histoseg.predict.events import Finished, RunEvent, Started, TileDone
+from napari_histoseg.results.classes import BookReader
 from napari_histoseg.slide import Box, Slide, TissueMask
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer
     from napari.viewer import Viewer
 
-    from napari_histoseg.results import Result
+    from napari_histoseg.results import ClassRecord, Result, ResultStore
 
 Engine = Callable[..., Iterator[RunEvent]]
 
@@ -94,6 +103,11 @@ class LiveRun(QObject):
         self._place: dict[str, Any] = {}
         self._made: dict[str, LayerData] = {}
         self._shown = threading.Event()
+        self._store: ResultStore | None = None
+        self._known: Any = None
+        # Written by the run's thread, shown by the main one.
+        self._classes: list[ClassRecord] | None = None
+        self._shown_classes: list[ClassRecord] | None = None
         self.job = Job(request.title, self._events, stored=self._reload)
         self.job.started.connect(self._on_started)
         self.job.progress.connect(self._on_progress)
@@ -127,6 +141,7 @@ class LiveRun(QObject):
                     self._make_labels(event)
                 elif isinstance(event, Finished):
                     self._make_probability(event.result)
+                self._look_up_classes(event)
                 yield event
                 if isinstance(event, Started):
                     self._shown.wait(SHOW_S)
@@ -140,9 +155,28 @@ class LiveRun(QObject):
         }
         if arrays := event.store.arrays().get("labels"):
             name, about = f"{self.request.method.capitalize()} {self._of}", self._about("labels")
-            record = event.store.record
-            classes = () if "objects" in record.outputs else record.classes
+            self._store = event.store
+            self._look_up_classes(event)
+            self._shown_classes = self._classes
+            classes = self._classes or ()
             self._made["labels"] = labels_layer(arrays, name=name, metadata=about, fresh=not event.done, classes=classes, **self._place)
+
+    def _look_up_classes(self, event: RunEvent) -> None:
+        """The classes of a map, which may be known only once the slide was seen."""
+        if not isinstance(event, Started | TileDone) or self._store is None or "objects" in self._store.record.outputs:
+            return
+        record = self._store.record
+        if self._known != (known := (record.classes, record.merged)):
+            self._known = known
+            self._classes = BookReader(self._store.path, record).state.stored_classes
+
+    def _show_classes(self, layer: Labels) -> None:
+        """Give the labels the names and colors of the classes that are known by now."""
+        classes = self._classes
+        if classes and classes is not self._shown_classes:
+            self._shown_classes = classes
+            layer.colormap = class_colors(classes)
+            layer.features = class_table(classes)
 
     def _make_probability(self, result: Result) -> None:
         if result.has_objects:
@@ -190,6 +224,8 @@ class LiveRun(QObject):
                 layer.metadata = keywords["metadata"]
                 layer.data = data
                 layer.translate, layer.scale = keywords["translate"], keywords["scale"]
+                if "features" in keywords:
+                    layer.colormap, layer.features = keywords["colormap"], keywords["features"]
                 layer.visible = kind == "labels" or layer.visible
                 then()
                 return layer
@@ -207,6 +243,7 @@ class LiveRun(QObject):
 
     def _on_progress(self, progress: Progress) -> None:
         if progress.stored and self.labels is not None and self.labels in self._viewer.layers:
+            self._show_classes(self.labels)
             self.labels.refresh(extent=False, thumbnail=False)
 
     def _on_finished(self, result: Result) -> None:
@@ -228,6 +265,7 @@ class LiveRun(QObject):
 
     def _attach(self, result: Result) -> None:
         if self.labels is not None and self.labels in self._viewer.layers:
+            self._show_classes(self.labels)
             self._belongs(self.labels, result)
         if "probability" in self._made:
             # Each new layer stops the window for a moment, so this one waits until the rest has been shown.
@@ -245,6 +283,7 @@ class LiveRun(QObject):
 
     def _unlook(self) -> None:
         self._viewer.scene.camera.events.center.disconnect(self._look)
+        self._store = None
 
 
 def _in_colors(slide: Slide, stain: tuple[Any, str] | None) -> Slide:
