@@ -110,7 +110,7 @@ def test_all_patches_are_one_step_to_undo(map: Result, slide: Slide, tmp_path: P
     before = read_dataset(tmp_path / "set")
     with pytest.raises(RuntimeError):
         labels_from_map(map, slide, tmp_path / "set", per_class=1, side_um=20, step=stop)
-    assert read_dataset(tmp_path / "set") == before
+    assert read_dataset(tmp_path / "set").patches == before.patches
 
 
 def refused_other(map: Result, slide: Slide, folder: Path) -> None:
