@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from napari.layers import Image, Labels, Layer, Shapes
 
 from napari_histoseg._testing import he_image, write_svs
+from napari_histoseg._testing_clusters import tissue_result
 from napari_histoseg.errors import RegionError, SlideError
+from napari_histoseg.gui.inspectorcolors import rgba
 from napari_histoseg.gui.layers import (
     box_around,
     labels_layer,
@@ -101,6 +103,21 @@ def test_layers_of_a_result_show_what_a_person_named(classed: Any, of_objects: b
     colors, words = shown()
     assert colors == [(0x10, 0x20, 0x30)] * 2
     assert all("class: gland" in each for each in words)
+
+
+def test_finer_values_of_a_map_have_the_colors_and_names_of_their_classes(tmp_path: Path) -> None:
+    result = tissue_result(tmp_path / "r", open_slide(np.full((300, 600, 3), 200, np.uint8), mpp=0.5))
+    for split in (False, True):
+        if split:
+            ClassBook(result).split_values(1, [[1, 5], [4]])
+        layer = layer_of(*result_layers(result)[-1])
+        assert {value: layer.get_status((y, x), world=True)["value"].split("class: ")[1] for value, y, x in ((1, 10, 10), (4, 140, 10), (5, 140, 150))} == {
+            1: "cluster 1",
+            4: "cluster 1 (2)" if split else "cluster 1",
+            5: "cluster 1",
+        }
+        for value, each in result.class_of.items():
+            np.testing.assert_allclose(layer.get_color(value), rgba(each.color), atol=1e-6)
 
 
 def test_without_a_pixel_size_the_units_are_pixels() -> None:

@@ -284,6 +284,14 @@ def test_patches_are_looked_at_as_objects_are(tissue: Result) -> None:
     assert set(after.cluster.tolist()) == {1, 3} and after.sizes()[3] == found.sizes()[2] + found.sizes()[3]
 
 
+def test_a_map_whose_patches_are_still_to_come_is_opened_too(new_record: Any, tmp_path: Path) -> None:
+    store = ResultStore.create(tmp_path / "r", new_record(), ("labels", "patches"))
+    result = store.finish("cancelled")
+    found = Clusters.of(result)
+    assert len(found) == 0 and found.sizes() == {1: 0} and found.plane().shape == (0, 2)
+    assert list(found.typical(1)) == [] and found.follow(result).ids is found.ids
+
+
 def test_dividing_follows_the_looks_of_the_patches(tissue: Result) -> None:
     found = Clusters.of(tissue)
     # 4 lies near 1, 5 far from both.
