@@ -23,4 +23,4 @@ def warm_up() -> None:
     majority(np.zeros((side, side), np.int32), superpixels(image), classes)
     chance = np.full((classes, side, side), 1 / classes, np.float32)
     for origin in ((0, 0), (3, 5)):
-        dense_crf(chance, image, CrfSettings(), origin)
+        dense_crf(chance, image, CrfSettings.parse({}), origin)
