@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -20,17 +21,41 @@ from napari_histoseg.slide import Slide, open_slide
 
 MPP = 0.5
 WIDTH, HEIGHT = 640, 512
+PATIENCE_MS = 120_000
+"""The shortest time after which waiting fails."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def lean() -> None:
+    """What was set aside and has become garbage since goes before each file."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
 def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each test has its own folders, imports nothing ahead, and leaves no job behind."""
+    # napari looks for garbage around every window. All that was there before is set aside, or it would look through all
+    # modules each time, and through what it keeps of each earlier window.
+    gc.collect()
+    gc.freeze()
     monkeypatch.setenv("HISTOSEG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HISTOSEG_RESULTS", str(tmp_path / "results"))
     monkeypatch.setattr(rundock, "warm_up", lambda viewer: None)
     yield
     assert jobs.stop_all(60)
     jobs.RUNNING.clear()
+
+
+@pytest.fixture
+def qtbot(qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Has patience: what is waited for comes late on a machine that is busy, and waiting ends as soon as it comes."""
+
+    def patient(wait: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, timeout=0, **keywords: wait(*args, timeout=max(timeout, PATIENCE_MS), **keywords)
+
+    for name in ("waitUntil", "waitSignal", "waitSignals", "waitExposed", "wait_exposed", "waitActive"):
+        monkeypatch.setattr(qtbot, name, patient(getattr(qtbot, name)))
+    return qtbot
 
 
 @pytest.fixture(scope="session")
