@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 _HOME = tempfile.mkdtemp(prefix="histoseg-tests-")
 # Set before anything imports napari or the package: both read them early.
@@ -13,6 +14,18 @@ os.environ["HISTOSEG_CACHE"] = str(Path(_HOME) / "cache")
 os.environ["HISTOSEG_RESULTS"] = str(Path(_HOME) / "results")
 
 import pytest  # noqa: E402
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs: list[Any]) -> None:
+    """Workers share the processor, and so compute on one thread each; each compiles for itself.
+
+    Two processes that compile one function for different types at a time can mix up the entries of one cache of numba.
+    """
+    kernels = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(__file__).parents[1] / ".pytest_cache" / "numba")
+    for number, spec in enumerate(specs):
+        spec.env.setdefault("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+        spec.env["NUMBA_CACHE_DIR"] = str(kernels.absolute() / f"worker-{number}")
 
 
 def pytest_sessionfinish() -> None:

@@ -10,4 +10,5 @@ echo "== types"
 echo "== manifest"
 .venv/bin/npe2 validate --imports src/napari_histoseg/napari.yaml
 echo "== tests"
-.venv/bin/python -m pytest "$@"
+# One worker for each processor, each with its own display; `-n 0` runs all in one process.
+.venv/bin/python -m pytest -n logical --maxprocesses 4 --dist worksteal "$@"
