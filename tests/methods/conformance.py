@@ -24,6 +24,9 @@ def same(a: Any, b: Any) -> None:
         assert (first is None) == (second is None)
         if first is not None:
             np.testing.assert_array_equal(np.asarray(first), np.asarray(second))
+    assert a.has_patches == b.has_patches
+    if a.has_patches:
+        assert a.patches.equals(b.patches)
     assert a.has_objects == b.has_objects
     if a.has_objects:
         assert a.objects.equals(b.objects)

@@ -43,7 +43,7 @@ class Clustering(Settings):
         4.0, ge=0, le=100, title="Smoothing (µm)", description="Blur (σ) before single colors are clustered; of 'kmeans' and 'mean_shift'."
     )
     superpixel_um: float = Field(
-        3.6, gt=0, le=200, title="Superpixel (µm)", description="Mean side of a superpixel; of 'normalized_cut' and 'fuzzy_cmeans'."
+        4.0, gt=0, le=200, title="Superpixel (µm)", description="Mean side of a superpixel (to 1, 2, 4 … 32 px); of 'normalized_cut' and 'fuzzy_cmeans'."
     )
     fuzziness: float = Field(2.0, gt=1, le=10, title="Fuzziness", description="Exponent m of fuzzy c-means.")
     sample: int = Field(

@@ -28,8 +28,8 @@ from napari_histoseg.slide import Box, Slide
 
 MODEL = "model.safetensors"
 """The fitted model, in the result's folder."""
-ALIGN_PX = 16
-"""Tiles start at multiples of this, so that squares of 4 and 8 pixels are the same in every tile."""
+ALIGN_PX = 32
+"""Tiles start at multiples of this, so that squares of 4 pixels and more are the same in every tile."""
 SAME_MPP = 0.16
 """Pixel sizes that differ by less are the same to classes that were learned at one of them."""
 SAMPLED = 12

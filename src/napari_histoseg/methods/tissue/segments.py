@@ -44,6 +44,10 @@ class Segments:
     picture: NDArray[np.int64]
 
 
+MOST_DOUBLED = 5
+"""Tiles start at multiples of 2 to this."""
+
+
 @dataclass(frozen=True, eq=False)
 class SegmentClusterer:
     """Tells superpixels apart by their mean colors. Each subclass says how, in ``judge``.
@@ -104,10 +108,10 @@ class SegmentClusterer:
 
 
 def side_of_um(side_um: float, mpp: float) -> int:
-    """Mean side of superpixels in whole pixels, for a grid that tiles can share."""
+    """Mean side of superpixels in pixels: the power of two next to what is wished, up to 32, so that tiles share their grid."""
     if not (math.isfinite(side_um) and side_um > 0):
-        raise SettingsError(f"The mean side of a superpixel is above 0 µm. Got {side_um!r} instead; 5 is usual.")
-    return max(1, round(side_um / mpp))
+        raise SettingsError(f"The mean side of a superpixel is above 0 µm. Got {side_um!r} instead; 4 is usual.")
+    return int(2 ** min(max(round(math.log2(side_um / mpp)), 0), MOST_DOUBLED))
 
 
 def cut(image: UInt8, side_px: int) -> Int32:

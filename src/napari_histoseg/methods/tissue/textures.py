@@ -130,7 +130,8 @@ def describe(image: UInt8, words: Float32, window_px: float, mpp: float) -> Floa
     """Square roots of how often each word occurs around squares of 4 pixels: (ceil(h / 4), ceil(w / 4), k)."""
     counts = count_words(looks(image, mpp), words, STRIDE_PX)
     blurred = cv2.GaussianBlur(counts, (0, 0), window_px / STRIDE_PX, borderType=cv2.BORDER_REFLECT)
-    return np.sqrt(np.maximum(blurred, 0))
+    # OpenCV drops the axis of a single word.
+    return np.sqrt(np.maximum(blurred, 0)).reshape(counts.shape)
 
 
 @kernel
