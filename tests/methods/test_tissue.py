@@ -21,7 +21,7 @@ assert _spec is not None and _spec.loader is not None
 _module = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_module)
 
-FAST: dict[str, Any] = {"n_classes": 3, "n_words": 12, "sample": 4, "sample_px": 128, "tissue_only": False}
+FAST: dict[str, Any] = {"n_classes": 3, "n_words": 12, "sample": 16, "sample_px": 128, "tissue_only": False}
 TWO: dict[str, Any] = {"n_classes": 2, "colors": "absolute", "window_um": 15.0}
 
 
