@@ -27,6 +27,9 @@ class LearningCurve(QWidget):
         """What the lines are called in words."""
         self.shares: frozenset[str] = frozenset()
         """Lines from 0 to 1, on the right axis."""
+        self.scored = True
+        """Whether there is a right axis."""
+        self.height_px = 150
         self.losses: dict[str, list[tuple[int, float]]] = {}
         self.scores: list[tuple[int, float]] = []
         self.steps = 1
@@ -35,7 +38,7 @@ class LearningCurve(QWidget):
 
     def sizeHint(self) -> QSize:
         """Wide and low."""
-        return QSize(320, 150)
+        return QSize(320, self.height_px)
 
     def clear(self, steps: int) -> None:
         """Begin a training of so many steps."""
@@ -100,7 +103,8 @@ class LearningCurve(QWidget):
         for part in (0.0, 0.5, 1.0):
             y = plot.bottom() - part * plot.height()
             painter.drawText(QRectF(0, y - 7, plot.left() - 4, 14), Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, f"{part * highest:.2g}")
-            painter.drawText(QRectF(plot.right() + 4, y - 7, 30, 14), Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, f"{part:.1f}")
+            if self.scored:
+                painter.drawText(QRectF(plot.right() + 4, y - 7, 30, 14), Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, f"{part:.1f}")
         painter.drawText(QRectF(plot.left(), plot.bottom() + 2, plot.width(), 14), Qt.AlignmentFlag.AlignRight, f"{self.steps} steps")
 
     def _font(self) -> QFont:

@@ -14,8 +14,7 @@ from napari_histoseg.gui.annotate import AnnotationPanel
 from napari_histoseg.gui.annotatelayers import warm_colors
 from napari_histoseg.gui.background import in_background
 from napari_histoseg.gui.jointnext import NextPlaces
-from napari_histoseg.gui.modelpicker import ModelChoice
-from napari_histoseg.gui.models import shipped_card
+from napari_histoseg.gui.models import choice_of
 from napari_histoseg.gui.parts import group, scrolled
 from napari_histoseg.gui.rundock import RunDock
 from napari_histoseg.gui.training import Scored
@@ -166,18 +165,6 @@ class JointDock(RunDock):
             folder = session.folder
             self._list_models(folder)
             in_background("Estimating what would help", lambda: advise(folder, weights), self.advice.setText, log.debug, self)
-
-
-def choice_of(path: Path) -> ModelChoice | None:
-    """A weights file as a line of the list; None when it cannot be read."""
-    try:
-        card = shipped_card(path)
-    except (OSError, ValueError, KeyError) as error:
-        log.warning("The weights %s cannot be read: %s", path, error)
-        return None
-    score = card.scores.get("validation", {}).get("score")
-    title = path.stem if score is None else f"{path.stem} (score {score:.2f})"
-    return ModelChoice(title, card.architecture, path, card)
 
 
 def area_words(result: "Result") -> str:

@@ -1,4 +1,4 @@
-"""The models of nuclei segmentation as the window lists them."""
+"""Models as the window lists them."""
 
 from __future__ import annotations
 
@@ -40,3 +40,15 @@ def shipped_card(path: Path) -> ModelCard:
     with path.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     return ModelCard.model_validate_json(header["__metadata__"][CARD_KEY])
+
+
+def choice_of(path: Path) -> ModelChoice | None:
+    """A weights file as a line of the list; None when it cannot be read."""
+    try:
+        card = shipped_card(path)
+    except (OSError, ValueError, KeyError) as error:
+        log.warning("The weights %s cannot be read: %s", path, error)
+        return None
+    score = card.scores.get("validation", {}).get("score")
+    title = path.stem if score is None else f"{path.stem} (score {score:.2f})"
+    return ModelChoice(title, card.architecture, path, card)
