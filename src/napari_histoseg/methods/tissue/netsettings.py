@@ -12,11 +12,11 @@ class NetTraining(TrainSettings):
 
     width: int = Field(16, ge=4, le=256, title="Width", description="Channels of each dilated block; the class map sees three times as many.")
     start_classes: int = Field(
-        16, ge=2, le=100, title="Start classes", description="Classes that the network starts with; those that die out are not in the result."
+        10, ge=2, le=100, title="Start classes", description="Classes that the network starts with; those that die out are not in the result."
     )
-    steps: int = Field(240, ge=1, title="Steps", description="Each updates the classes, then the reconstruction.")
-    batch: int = Field(2, ge=1, le=512, title="Batch", description="Crops a step.")
-    learning_rate: float = Field(0.1, gt=0, le=1, title="Learning rate", description="Of gradient descent.")
+    steps: int = Field(200, ge=1, title="Steps", description="Each updates the classes, then the reconstruction.")
+    batch: int = Field(1, ge=1, le=512, title="Batch", description="Crops a step.")
+    learning_rate: float = Field(0.03, gt=0, le=1, title="Learning rate", description="Of gradient descent.")
     momentum: float = Field(0.9, ge=0, lt=1, title="Momentum", description="Of gradient descent.")
     weight_decay: float = Field(0.0, ge=0, le=1, title="Weight decay", description="Of gradient descent; the paper has none.")
     superpixels: int = Field(
@@ -37,7 +37,7 @@ class NetTraining(TrainSettings):
     loss_goal: float = Field(
         0.0, ge=0, le=100, title="Loss goal", description="Stop when an epoch's loss of the classes is below; 0 never stops for this."
     )
-    validate_every: int = Field(60, ge=1, title="Validate every", description="Steps between two validations.")
+    validate_every: int = Field(50, ge=1, title="Validate every", description="Steps between two validations.")
     average_decay: float = Field(
         0.0, ge=0, lt=1, title="Weight averaging", description="Decay of the exponential moving average that is kept; 0 is off, as in the paper."
     )
