@@ -14,6 +14,11 @@ os.environ["HISTOSEG_CACHE"] = str(Path(_HOME) / "cache")
 os.environ["HISTOSEG_RESULTS"] = str(Path(_HOME) / "results")
 
 import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.hookimpl(optionalhook=True)
