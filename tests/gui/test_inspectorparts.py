@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from qtpy.QtCore import QPointF, Qt
@@ -90,6 +90,7 @@ def even_odd(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
     corners=arrays(np.int64, st.tuples(st.integers(3, 9), st.just(2)), elements=st.integers(-10, 10)),
     seed=st.integers(0, 2**16),
 )
+@example(corners=np.array([[-1, -1], [2, -1], [-1, -1], [-1, 0]]), seed=0)
 def test_a_polygon_holds_points_by_the_even_odd_rule(corners: np.ndarray, seed: int) -> None:
     points = np.random.default_rng(seed).uniform(-11, 11, (200, 2))
     found = inside_polygon(points.astype(np.float64), corners.astype(float))

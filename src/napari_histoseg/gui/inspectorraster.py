@@ -144,7 +144,8 @@ def inside_polygon(points: NDArray[np.floating], corners: NDArray[np.floating]) 
     near = np.flatnonzero((points >= low).all(1) & (points <= high).all(1))
     if not len(near):
         return np.empty(0, np.intp)
-    polygon = shapely.Polygon(corners)
+    # The last corner counts twice: GEOS takes four that lie on their bounds for a rectangle, crossing or not.
+    polygon = shapely.Polygon(np.concatenate([corners, corners[-1:]]))
     shapely.prepare(polygon)
     found = shapely.contains_xy(polygon, points[near, 0].astype(float), points[near, 1].astype(float))
     return np.asarray(near[found], np.intp)
