@@ -108,6 +108,7 @@ class ClassesDock(RunDock):
         self.models.changed.connect(self._on_model)
         self.inspector.message.connect(self.progress.say)
         self.inspector.changed.connect(self._show_state)
+        self.training.started.connect(lambda: self.progress.say(""))
         self.training.trained.connect(self.models.add_file)
         self.tabs.currentChanged.connect(self._follow)
         self.viewer.layers.selection.events.active.connect(self._follow)
@@ -117,8 +118,9 @@ class ClassesDock(RunDock):
         super()._show_state(event)
         result = self.result
         self.save_button.setEnabled(result is not None and result.finished and not self.busy)
-        # A training says how it goes by itself.
-        self.progress.setVisible(self.busy or self.tabs.currentIndex() != TRAINING)
+        # A training says how it goes by itself, and its previews say nothing.
+        previewing = self.current is not None and self.current.request.preview
+        self.progress.setVisible(self.tabs.currentIndex() != TRAINING or (self.busy and not previewing))
 
     def _on_header(self) -> None:
         """Another slide, another look of it, or another folder."""

@@ -210,8 +210,8 @@ class RunDock(QScrollArea):
             log.debug("Refused", exc_info=True)
             self._problem(str(error))
 
-    def _request(self, preview: bool, model: ModelChoice | None = None) -> Request:
-        """What to run: the chosen model, or another one."""
+    def _request(self, preview: bool, model: ModelChoice | None = None, largest_um: float | None = None) -> Request:
+        """What to run: the chosen model, or another one; a preview covers at most ``largest_um`` a side, where that is given."""
         slide, layer = self.header.slide(), self.header.layer
         assert layer is not None
         mpp = slide.require_mpp()
@@ -219,7 +219,7 @@ class RunDock(QScrollArea):
         settings = self.form.values(**self.settings_of(model))
         assert isinstance(settings, self.SETTINGS)
         if preview:
-            region: Any = view_box(self.viewer, layer, slide, largest=round(self.PREVIEW_UM / mpp))
+            region: Any = view_box(self.viewer, layer, slide, largest=round((largest_um or self.PREVIEW_UM) / mpp))
             out = self.folder.preview(slide.name, self.METHOD)
         else:
             where = self.where.where(layer, slide)

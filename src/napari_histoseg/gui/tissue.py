@@ -33,6 +33,8 @@ NEW_NOTE = (
 )
 OF_MODEL = frozenset(Clustering.model_fields)
 """Settings that a model brings along."""
+LEARNING_UM = 512.0
+"""Side of previews while a training needs the processor, too."""
 CRF = "crf_"
 """What the names of settings of the CRF begin with."""
 
@@ -148,7 +150,7 @@ class TissueDock(ClassesDock):
         if (choice := choice_of(scored.weights)) is None:
             return
         try:
-            self._start(self._request(preview=True, model=choice))
+            self._start(self._request(preview=True, model=choice, largest_um=LEARNING_UM))
         except HistosegError as error:
             log.debug("No preview while training: %s", error)
 

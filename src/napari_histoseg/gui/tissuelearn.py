@@ -69,7 +69,7 @@ class TissueLessons(TrainPanel):
         self.counts = LearningCurve()
         super().__init__("tissue", "kinds of tissue", TissueTraining, None, basic=("variant", "n_classes", "mpp", "steps"), parent=parent)
         self.curve.noun = ""
-        self.counts.noun, self.counts.scored, self.counts.height_px = "", False, 90
+        self.counts.noun, self.counts.scored, self.counts.height_px = "", False, 76
         self.counts.setAccessibleName("Number of classes")
         self.train_button.setToolTip("Learn kinds of tissue. The model is put into 'models' of the folder for results, and into the list under Map.")
         self.source.changed.connect(self._on_source)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 SLIDES, ANOTHER = "Slides", "A patch dataset…"
 FOLDER = "tissue training"
-LIST_PX = 110
+LIST_PX = 84
 FILES = "Slides (*.svs *.tif *.tiff *.ndpi *.mrxs *.scn *.bif *.svslide *.vms *.vmu *.dcm *.png *.jpg *.jpeg);;All files (*)"
 
 
