@@ -8,7 +8,7 @@ from napari_histoseg.methods.settings import TrainSettings
 
 
 class NetTraining(TrainSettings):
-    """How the paper's network learns tissue. The paper names few numbers; the others were found by experiment, for minutes on a CPU."""
+    """How the paper's network learns tissue. The paper names few numbers; the others are for minutes on a CPU."""
 
     width: int = Field(16, ge=4, le=256, title="Width", description="Channels of each dilated block; the class map sees three times as many.")
     start_classes: int = Field(
