@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import napari
+import numpy as np
 from qtpy.QtWidgets import QWidget
 
 from napari_histoseg.errors import DatasetError, HistosegError, SettingsError
+from napari_histoseg.gui.annotatelayers import warm_colors
 from napari_histoseg.gui.background import in_background
 from napari_histoseg.gui.classdock import ClassesDock
 from napari_histoseg.gui.modelpicker import ModelChoice
@@ -72,6 +74,7 @@ class TissueDock(ClassesDock):
 
     def _make_parts(self) -> None:
         self._own: dict[str, Any] = {}
+        warm_colors(np.uint32)
         self.training = TissueLessons(self.viewer, self.header, self.where)
         self.labels_button = button("Use as training labels…", "Paint patches of a dataset with these classes, to be corrected and trained on.", self.use_labels)
         super()._make_parts()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from napari_histoseg.gui.header import SlideHeader
     from napari_histoseg.gui.where import WherePicker
+
+log = logging.getLogger(__name__)
 
 NETWORK = "paper"
 """The variant with a network, whose training can be watched."""
@@ -148,15 +151,17 @@ class TissueLessons(TrainPanel):
 
     def _on_finished(self, trained: Any) -> None:
         super()._on_finished(trained)
-        found = int(trained.scores.get("classes", 0))
+        found, notices = remembered(trained.weights)
         self.progress.rest(f"Learned {found} class{'' if found == 1 else 'es'} in {trained.seconds:.0f} s. Model: {trained.weights.name}")
-        if notices := notices_of(trained.weights):
+        if notices:
             self.progress.say(" ".join(notices))
 
 
-def notices_of(weights: Path) -> list[str]:
-    """What a training had to say, as its model remembers it."""
+def remembered(weights: Path) -> tuple[int, list[str]]:
+    """How many classes a model has, and what its training had to say."""
     try:
-        return [sentence for data in shipped_card(weights).data for sentence in data.get("notices", ())]
+        card = shipped_card(weights)
     except (OSError, ValueError, KeyError):
-        return []
+        log.debug("The card of %s cannot be read", weights, exc_info=True)
+        return 0, []
+    return len(card.classes), [sentence for data in card.data for sentence in data.get("notices", ())]
