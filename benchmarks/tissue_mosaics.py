@@ -30,8 +30,8 @@ Values = np.ndarray
 CLASSES = ("glass or lumen", "gland", "stroma", "normal lung", "adenocarcinoma", "squamous carcinoma")
 LUNG = {"lung_n": 3, "lung_aca": 4, "lung_scc": 5}
 SIDE_PX = 512
-REGION_PX = 48
-"""σ of the random fields that regions are made from."""
+REGION_PX, COARSE = 48, 8
+"""σ of the random fields that regions are made from, which are drawn at an eighth of the size."""
 DIVISION = 0
 """Seed of the division of photographs and patients into two halves."""
 PARTS = ("learn", "test")
@@ -103,8 +103,9 @@ def glass_field(rng: np.random.Generator) -> Values:
 
 def regions(count: int, rng: np.random.Generator) -> Values:
     """A number from 0 for each pixel, in free forms."""
-    fields = [cv2.GaussianBlur(rng.standard_normal((SIDE_PX, SIDE_PX)).astype(np.float32), (0, 0), REGION_PX) for _ in range(count)]
-    return np.stack([field / field.std() for field in fields]).argmax(0)
+    noise = rng.standard_normal((count, SIDE_PX // COARSE, SIDE_PX // COARSE)).astype(np.float32)
+    fields = [cv2.GaussianBlur(one, (0, 0), REGION_PX / COARSE) for one in noise]
+    return np.stack([cv2.resize(field / field.std(), (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_CUBIC) for field in fields]).argmax(0)
 
 
 def lung_mosaic(sources: Sources, rng: np.random.Generator) -> tuple[Values, Values]:

@@ -108,6 +108,14 @@ class TestARun:
         assert [c.name for c in again.classes] == [c.name for c in result.classes]
 
 
+    def test_a_region_is_mapped_as_it_is_in_the_whole(self, two: Any, tmp_path: Path) -> None:
+        weights = hs.carry(two, tmp_path / "kinds.safetensors")
+        slide = hs.open_slide(halves(), mpp=0.5)
+        whole = np.asarray(hs.run("tissue", slide, weights=weights, tissue_only=False).labels)
+        part = np.asarray(hs.run("tissue", slide, weights=weights, tissue_only=False, region=(150, 100, 200, 180)).labels)
+        assert (part == whole[100:280, 150:350]).mean() > 0.999
+
+
 class TestOddInput:
     def test_one_flat_image_has_one_class_and_says_so(self) -> None:
         result = run(np.full((300, 300, 3), (200, 120, 170), np.uint8), n_classes=4)

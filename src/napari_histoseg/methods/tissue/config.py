@@ -66,7 +66,7 @@ class TissueSettings(Clustering, RunSettings):
     patch_um: float = Field(
         64.0, ge=8, le=1000, title="Patches (µm)", description="Distance between the places that the gallery and the map of patches show."
     )
-    net_steps: int = Field(240, ge=1, title="Steps", description="Steps of the network ('paper') where a run trains it, without weights.")
+    net_steps: int = Field(200, ge=1, title="Steps", description="Steps of the network ('paper') where a run trains it, without weights.")
 
 
 class TissueTraining(Clustering, NetTraining):

@@ -20,7 +20,7 @@ from napari_histoseg.methods.tissue.config import Clustering, TissueSettings
 from napari_histoseg.methods.tissue.crf import CrfSettings, dense_crf, reach_px
 from napari_histoseg.methods.tissue.fields import fields
 from napari_histoseg.methods.tissue.fitted import Fitted, fit, named, read_fitted
-from napari_histoseg.methods.tissue.shades import leveled, mean_density
+from napari_histoseg.methods.tissue.shades import leveled, slide_density
 from napari_histoseg.methods.tissue.variants import WAYS
 from napari_histoseg.nn.inference import keep_freed_memory
 from napari_histoseg.nn.weights import sha256_of
@@ -52,6 +52,7 @@ class TissueModel:
     stride_px = ALIGN_PX
 
     def __init__(self, slide: Slide, settings: TissueSettings, weights: Path | None) -> None:
+        self._slide = slide
         self.weights: dict[str, Any] | None = None
         self._fitted: Fitted | None = None
         self._density: NDArray[np.float64] | None = None
@@ -86,9 +87,8 @@ class TissueModel:
             self._take(self._fitted)
             return
         known = self._fitted is not None
-        # What is coarser than the model's pixel size is larger here.
         pictures = fields(survey, SAMPLED if known else self.settings.sample, self.settings.sample_px, self.settings.seed)
-        self._density = mean_density(pictures)
+        self._density = slide_density(self._slide)
         seen = [self._colored(picture) for picture in pictures]
         if self._fitted is None:
             yield from self._learn(seen)

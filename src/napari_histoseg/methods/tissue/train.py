@@ -18,7 +18,7 @@ from napari_histoseg.methods.tissue.config import TissueTraining
 from napari_histoseg.methods.tissue.fields import fields_of
 from napari_histoseg.methods.tissue.fitted import Fitted, around, fit
 from napari_histoseg.methods.tissue.predictor import alike
-from napari_histoseg.methods.tissue.shades import leveled, mean_density
+from napari_histoseg.methods.tissue.shades import leveled, slide_density
 from napari_histoseg.slide import Box, Slide, open_slide
 from napari_histoseg.train.loop import StepDone, Trained, TrainEvent, Validated
 
@@ -93,7 +93,7 @@ class TissueTask:
             for part in lesson.parts or (None,):
                 each = -(-count // max(len(lesson.parts), 1))
                 found += fields_of(slide, mpp, part, each, settings.sample_px, settings.seed)
-        density = mean_density(found)
+            density = slide_density(slide)
         return (picture if settings.colors == "absolute" else leveled(picture, density) for picture in found)
 
     def _clusters(self, pictures: list[Picture], begun: float) -> Generator[TrainEvent, None, tuple[Fitted, dict[str, float]]]:
