@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from napari_histoseg.errors import PixelSizeError
 from napari_histoseg.methods.base import Survey, TileFrame, TileOutput
-from napari_histoseg.methods.glass import glass
+from napari_histoseg.methods.glass import open_glass
 from napari_histoseg.methods.tissue.clusterer import Seen
 from napari_histoseg.methods.tissue.config import Clustering, TissueSettings
 from napari_histoseg.methods.tissue.crf import CrfSettings, dense_crf, reach_px
@@ -68,7 +68,7 @@ class TissueModel:
         self._crf = _crf(settings, self.mpp) if settings.crf else None
         margin = WAYS[settings.variant].margin_px(settings, self.mpp)
         margin += 0 if self._crf is None else reach_px(self._crf)
-        margin = max(margin, round(settings.glass_um / self.mpp))
+        margin = max(margin, 2 * round(settings.glass_um / self.mpp))
         self.halo_px = ALIGN_PX * -(-margin // ALIGN_PX)
         self._take(self._fitted)
 
@@ -135,7 +135,7 @@ class TissueModel:
         labels = fine[best, rows[:, None], columns[None, :]]
         certainty = (chance.max(0) * 255 + 0.5).astype(np.uint8)
         if self.settings.glass_um:
-            bare = glass(image, max(1, round(self.settings.glass_um / frame.mpp)))[inner.slices]
+            bare = open_glass(image, max(1, round(self.settings.glass_um / frame.mpp)))[inner.slices]
             labels, certainty = np.where(bare, 0, labels), np.where(bare, 0, certainty)
         patches = self._patches(labels, certainty, seen, frame)
         return TileOutput((keep, labels.astype(np.int32)), None, (keep, certainty.astype(np.uint8)), patches=patches)
