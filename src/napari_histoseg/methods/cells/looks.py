@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
 
+from napari_histoseg.errors import TileError
 from napari_histoseg.methods.cells.crops import CropStyle, crops_of, reach_px, windows_of
 from napari_histoseg.methods.cells.objects import ObjectIndex
 from napari_histoseg.methods.cells.sources import ObjectSource
@@ -128,6 +129,22 @@ class Viewer:
         # Summed in the order of ids, so that a tile's border changes nothing.
         matrix.sort_indices()
         return np.asarray((matrix @ numbers) / np.asarray(matrix.sum(1)).reshape(-1, 1))
+
+
+def looks_until(wanted: int, viewer: Viewer, places: Iterable[tuple[Box, Callable[[], Look]]]) -> Iterator[Look]:
+    """Looks at boxes one after the other, until that many nuclei were seen; boxes without any, or that cannot be read, are passed over."""
+    count = 0
+    for keep, look in places:
+        if count >= wanted:
+            return
+        if not viewer.holds(keep):
+            continue
+        try:
+            found = look()
+        except TileError:
+            continue
+        count += int(found.own.sum())
+        yield found
 
 
 def local_labels(found: NDArray[np.uint32], ids: NDArray[np.uint32]) -> NDArray[np.int32]:

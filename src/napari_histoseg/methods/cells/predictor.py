@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from napari_histoseg.errors import SettingsError, TileError
+from napari_histoseg.errors import SettingsError
 from napari_histoseg.methods.base import Survey, TileFrame, TileOutput
 from napari_histoseg.methods.cells.config import CellsSettings
 from napari_histoseg.methods.cells.encoder import NetworkNumbers
@@ -25,7 +25,7 @@ from napari_histoseg.methods.cells.fitted import (
     named,
     read_fitted,
 )
-from napari_histoseg.methods.cells.looks import Look, Viewer, local_labels
+from napari_histoseg.methods.cells.looks import Look, Viewer, local_labels, looks_until
 from napari_histoseg.methods.cells.sources import source_of
 from napari_histoseg.nn.inference import keep_freed_memory
 from napari_histoseg.nn.weights import sha256_of
@@ -100,19 +100,8 @@ class CellsModel:
 
     def _looks(self, survey: Survey, wanted: int) -> Iterator[Look]:
         """Looks at tiles from all over the slide, until that many nuclei were seen."""
-        count = 0
-        for frame in survey.frames:
-            if count >= wanted:
-                return
-            if not self._viewer.holds(frame.tile.keep):
-                continue
-            try:
-                image = survey.read(frame)
-            except TileError:
-                continue
-            look = self._look(image, frame)
-            count += int(look.own.sum())
-            yield look
+        places = ((frame.tile.keep, lambda frame=frame: self._look(survey.read(frame), frame)) for frame in survey.frames)
+        return looks_until(wanted, self._viewer, places)
 
     def _learn(self, looks: list[Look]) -> Iterator[tuple[int, int] | str]:
         assert self._mean is not None

@@ -18,7 +18,7 @@ from napari_histoseg.methods.cells.encoder import NetworkNumbers
 from napari_histoseg.methods.cells.fitted import Fitted, Seen, card_of_fit, check_count, fit_groups, shifted
 from napari_histoseg.methods.cells.gantrain import gan_events, with_gan
 from napari_histoseg.methods.cells.grouping import Groups
-from napari_histoseg.methods.cells.looks import Viewer
+from napari_histoseg.methods.cells.looks import Look, Viewer, looks_until
 from napari_histoseg.methods.cells.predictor import alike, mean_color
 from napari_histoseg.methods.cells.sources import source_of
 from napari_histoseg.metrics.cells import agreement
@@ -113,16 +113,15 @@ class CellsTask:
     def _looks(self, picture: Picture, viewer: Viewer, share: int) -> Iterator[SeenOf]:
         bounds = Box(0, 0, *picture.slide.size_at(viewer.mpp))
         grid = TileGrid(bounds, TILE_PX, viewer.margin_px, viewer.mpp)
-        count, made = 0, []
-        for i in np.random.default_rng(self.settings.seed).permutation(len(grid)):
-            tile = grid[int(i)]
-            if count >= share:
-                break
-            if viewer.holds(tile.keep):
-                box = tile.keep.padded(viewer.margin_px).intersect(bounds)
-                look = viewer.look(picture.slide.read_at(viewer.mpp, box), box, tile.keep)
-                count += int(look.own.sum())
-                made.append(look)
+
+        def look(keep: Box) -> Callable[[], Look]:
+            box = keep.padded(viewer.margin_px).intersect(bounds)
+            return lambda: viewer.look(picture.slide.read_at(viewer.mpp, box), box, keep)
+
+        keeps = [grid[int(i)].keep for i in np.random.default_rng(self.settings.seed).permutation(len(grid))]
+        made = list(looks_until(share, viewer, ((keep, look(keep)) for keep in keeps)))
+        if not made:
+            return
         mean = mean_color(made)
         yield from (SeenOf(viewer, look, look.crops, mean) for look in made)
 
