@@ -24,7 +24,7 @@ from skimage.segmentation import find_boundaries, slic
 from napari_histoseg._testing import he_tissue
 from napari_histoseg.methods.tissue.crf import CrfSettings, dense_crf, reach_px
 from napari_histoseg.methods.tissue.lattice import Lattice
-from napari_histoseg.methods.tissue.superpixels import COUNT, majority, mean_of, side_of, superpixels
+from napari_histoseg.objects.superpixels import COUNT, majority, mean_of, side_of, superpixels
 
 UInt8 = npt.NDArray[np.uint8]
 Int32 = npt.NDArray[np.int32]

@@ -24,7 +24,7 @@ from ome_zarr_models.v05.image import Image
 from ome_zarr_models.v05.image_label import ImageLabel
 
 from napari_histoseg.errors import ResultError, StorageError
-from napari_histoseg.results import ResultStore, RunRecord, open_result
+from napari_histoseg.results import ResultStore, RunRecord, open_result, table
 from napari_histoseg.results import store as store_module
 from napari_histoseg.results.pyramid import halve
 from napari_histoseg.slide.geometry import Box
@@ -369,6 +369,17 @@ def test_a_temporary_result_lives_as_long_as_its_arrays(scene: Any, write: Any) 
     np.testing.assert_array_equal(labels.compute(), scene.labels)
     del labels
     assert not path.exists()
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000, 2999])
+def test_the_same_rows_are_the_same_bytes_however_they_come(rows: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    # Outlines of three megabytes, which is more than the dictionary of a column holds.
+    outlines = [rng.bytes(1024) for _ in range(3000)]
+    whole = table.to_arrow(pd.DataFrame({"id": np.arange(1, 3001, dtype=np.uint32), "outline": outlines}))
+    table.write_table(tmp_path / "whole", [whole], whole.schema)
+    table.write_table(tmp_path / "pieces", [whole.slice(i, rows) for i in range(0, 3000, rows)], whole.schema)
+    assert (tmp_path / "pieces").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 def test_many_parts_merge_in_order_of_id(scene: Any, new_record: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,8 @@ from napari_histoseg.methods.tissue.deep import DeepClusterer, living, measure
 from napari_histoseg.methods.tissue.deeptask import DeepTask, clusterer_in, deep_events, fit_deep, taught
 from napari_histoseg.methods.tissue.netsettings import NetTraining
 from napari_histoseg.methods.tissue.network import DeepNet
-from napari_histoseg.methods.tissue.superpixels import superpixels
 from napari_histoseg.nn.weights import read_card
+from napari_histoseg.objects.superpixels import superpixels
 from napari_histoseg.train.loop import StepDone, Trained, Validated, fit
 from napari_histoseg.train.task import OwnStep
 

@@ -21,7 +21,7 @@ from napari_histoseg.gui.annotateroom import room_of
 from napari_histoseg.gui.header import SlideHeader
 from napari_histoseg.gui.parts import column, group
 from napari_histoseg.gui.qt import Signal
-from napari_histoseg.gui.warm import warm_up
+from napari_histoseg.gui.warm import warm_method, warm_up
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,8 @@ class AnnotationPanel(QWidget):
 
     def __init__(self, viewer: napari.viewer.Viewer, header: SlideHeader, mpp: float = MPP, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        # Superpixels, which the smart brush paints, are among the kernels that are compiled there.
+        warm_method("tissue", "napari_histoseg.objects.superpixels")
         self.header = header
         self.room = room_of(viewer)
         self.desk, self.tools, self.keys = self.room.desk, self.room.tools, self.room.keys

@@ -271,7 +271,7 @@ def write_table(
     tiles: bytes | None = None,
     durable: bool = True,
 ) -> None:
-    """Stream tables into one Parquet file with even row groups."""
+    """Stream tables into one Parquet file with even row groups; the same rows are the same bytes, however they come."""
     if tiles is not None:
         schema = schema.with_metadata({_TILES: tiles})
     with (
@@ -279,7 +279,8 @@ def write_table(
         pq.ParquetWriter(pa.PythonFile(file, "w"), schema, compression="zstd") as writer,
     ):
         for table in rechunked(tables, _GROUP_ROWS):
-            writer.write_table(conform(table, schema), row_group_size=_GROUP_ROWS)
+            # Chunk by chunk, a column that outgrows its dictionary would leave it at another row for other chunks.
+            writer.write_table(conform(table, schema).combine_chunks(), row_group_size=_GROUP_ROWS)
 
 
 def rechunked(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:

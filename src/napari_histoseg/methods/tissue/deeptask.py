@@ -18,9 +18,9 @@ from napari_histoseg.methods.settings import Settings
 from napari_histoseg.methods.tissue.deep import LEAST_SHARE, DeepClusterer, living, measure
 from napari_histoseg.methods.tissue.netsettings import NetTraining
 from napari_histoseg.methods.tissue.network import DeepNet
-from napari_histoseg.methods.tissue.superpixels import majority, side_of, superpixels
 from napari_histoseg.nn.inference import to_input
 from napari_histoseg.nn.weights import ModelCard, load_into
+from napari_histoseg.objects.superpixels import majority, side_of, superpixels
 from napari_histoseg.train.card import card_of
 from napari_histoseg.train.loop import StepDone, Trained, TrainEvent, fit, never
 from napari_histoseg.train.task import Optimizers

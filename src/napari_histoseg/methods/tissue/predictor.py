@@ -53,11 +53,13 @@ class TissueModel:
 
     def __init__(self, slide: Slide, settings: TissueSettings, weights: Path | None) -> None:
         self._slide = slide
+        self._data: list[dict[str, Any]] = [{"title": slide.name, "train_images": 1, "slide_fingerprint": slide.fingerprint()}]
         self.weights: dict[str, Any] | None = None
         self._fitted: Fitted | None = None
         self._density: NDArray[np.float64] | None = None
         if weights is not None:
             self._fitted, card = read_fitted(weights)
+            self._data = card.data
             self.weights = {"name": card.name, "sha256": sha256_of(weights), "file": weights.name}
             settings = _of_model(settings, self._fitted, weights)
         self.settings = settings
@@ -96,7 +98,8 @@ class TissueModel:
             yield reason
         assert self._fitted is not None
         self._take(self._fitted)
-        self._fitted.save(kept, self._fitted.card(name="tissue", scores={"slide_density": self._density.tolist()}))
+        scores = {"slide_density": self._density.tolist()}
+        self._fitted.save(kept, self._fitted.card(name="tissue", data=self._data, scores=scores))
 
     def _learn(self, pictures: list[NDArray[np.uint8]]) -> Iterator[tuple[int, int] | str]:
         for said in fit(pictures, self.settings, self.mpp):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from napari_histoseg.errors import SettingsError
 from napari_histoseg.methods.tissue.clusterer import Seen
 from napari_histoseg.methods.tissue.color import Float32, Float64, UInt8, check, lab_of, some
-from napari_histoseg.methods.tissue.superpixels import Int32, mean_of, superpixels
+from napari_histoseg.objects.superpixels import Int32, mean_of, superpixels
 
 MARGIN = 8
 """Superpixels around a tile that its own may depend on."""

@@ -11,9 +11,9 @@ def warm_up() -> None:
     Takes seconds on the first use of an installation and less later, when the compiled code comes from the disk.
     """
     from napari_histoseg.methods.glass import glass
+    from napari_histoseg.objects.superpixels import majority, superpixels
 
     from .crf import CrfSettings, dense_crf
-    from .superpixels import majority, superpixels
     from .textures import describe, looks
 
     side, classes = 128, 2

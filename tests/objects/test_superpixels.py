@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from napari_histoseg._testing import he_image, he_tissue
 from napari_histoseg.errors import SettingsError
-from napari_histoseg.methods.tissue.superpixels import SIDE_PX, majority, mean_of, side_of, spread, superpixels
+from napari_histoseg.objects.superpixels import SIDE_PX, majority, mean_of, side_of, spread, superpixels
 
 any_image = hnp.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24), st.just(3)))
 
