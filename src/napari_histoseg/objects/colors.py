@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Collection
+from typing import Any
 
 PALETTE = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#469990", "#9a6324")
 """Easily told apart, also over H&E."""
@@ -21,3 +22,11 @@ def next_color(taken: Collection[str]) -> str:
         if color not in used:
             break
     return color
+
+
+def numbered_classes(count: int) -> tuple[dict[str, Any], ...]:
+    """Classes 1 to ``count`` that nobody named yet, each with a color of its own: ``value``, ``name``, ``color``."""
+    colors: list[str] = []
+    for _ in range(count):
+        colors.append(next_color(colors))
+    return tuple({"value": k + 1, "name": f"cluster {k + 1}", "color": color} for k, color in enumerate(colors))

@@ -28,7 +28,7 @@ from napari_histoseg.methods.cells.grouping import (
 )
 from napari_histoseg.methods.cells.looks import Look, Viewer, picture_numbers, shape_numbers, size_and_roundness
 from napari_histoseg.nn.weights import ModelCard, load_tensors, read_card, save_tensors
-from napari_histoseg.objects.colors import next_color
+from napari_histoseg.objects.colors import numbered_classes
 
 SEEN = ("method", "colors", "around_um", "surroundings", "crop_px", "encoder", "mpp")
 """Settings that say how nuclei are looked at: a fitted model brings its own."""
@@ -173,7 +173,7 @@ def fit_groups(seen: list[Seen], settings: CellsSettings, n_classes: int, goal: 
         settings = settings.model_copy(update={"encoder": encoder.kind})
     groups = Groups.fit(places, n_classes, "mixture" if method == "mixture" else "kmeans", settings.seed)
     used = len(np.unique(groups.probability(places).argmax(1)))
-    return Fitted(settings, goal, looks, embedding, extra, groups, None, encoder, named(n_classes)), used
+    return Fitted(settings, goal, looks, embedding, extra, groups, None, encoder, numbered_classes(n_classes)), used
 
 
 def order_of(seen: list[Seen]) -> NDArray[np.int64]:
@@ -199,14 +199,6 @@ def check_count(count: int, n_classes: int) -> None:
     if count < n_classes:
         found = "is 1 nucleus" if count == 1 else f"are {count} nuclei"
         raise SettingsError(f"There {found}, too few for {n_classes} classes. Lower n_classes, or choose a larger region.")
-
-
-def named(count: int) -> tuple[dict[str, Any], ...]:
-    """Classes 1 to ``count``, each with a name and a color of its own."""
-    colors: list[str] = []
-    for _ in range(count):
-        colors.append(next_color(colors))
-    return tuple({"value": k + 1, "name": f"cluster {k + 1}", "color": color} for k, color in enumerate(colors))
 
 
 def card_of_fit(fitted: Fitted, *, name: str, summary: str = "", training: CellsTraining | None = None, **more: Any) -> ModelCard:

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from napari_histoseg.errors import SettingsError
 from napari_histoseg.methods.cells.config import CellsSettings, CellsTraining
-from napari_histoseg.methods.cells.fitted import Fitted, Seen, named
+from napari_histoseg.methods.cells.fitted import Fitted, Seen
 from napari_histoseg.methods.cells.gan import CROP_PX, InfoGan
 from napari_histoseg.methods.cells.gantask import GanTask, classify
 from napari_histoseg.methods.cells.grouping import MOST_AXES, Axes
 from napari_histoseg.nn.weights import load_into
+from napari_histoseg.objects.colors import numbered_classes
 from napari_histoseg.train.loop import StepDone, Trained, TrainEvent, fit, never
 
 VALIDATIONS = 4
@@ -81,4 +82,4 @@ def with_gan(network: InfoGan, settings: CellsSettings, crops: NDArray[np.uint8]
     """A fitted model whose classes a network says; its features, brought to a few axes, are the embedding."""
     features: Any = classify(network, crops)[1]
     axes = Axes.fit(features, MOST_AXES, each_scaled=False, seed=settings.seed)
-    return Fitted(settings, goal, axes, axes, gan=network, classes=named(network.classes))
+    return Fitted(settings, goal, axes, axes, gan=network, classes=numbered_classes(network.classes))

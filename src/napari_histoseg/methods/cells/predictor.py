@@ -22,13 +22,13 @@ from napari_histoseg.methods.cells.fitted import (
     card_of_fit,
     check_count,
     fit_groups,
-    named,
     read_fitted,
 )
 from napari_histoseg.methods.cells.looks import Look, Viewer, local_labels, looks_until
 from napari_histoseg.methods.cells.sources import source_of
 from napari_histoseg.nn.inference import keep_freed_memory
 from napari_histoseg.nn.weights import sha256_of
+from napari_histoseg.objects.colors import numbered_classes
 from napari_histoseg.objects.trace import outlines, to_wkb
 from napari_histoseg.slide import Box, Slide
 
@@ -71,7 +71,7 @@ class CellsModel:
         self._viewer = Viewer(source, index, settings.style, self.mpp, self.mpp / slide.require_mpp(), settings.reach_um)
         self.halo_px = self._viewer.margin_px
         # Classes that a person merged have one value.
-        self.classes = list({c["value"]: c for c in (self._fitted.classes if self._fitted else named(settings.n_classes))}.values())
+        self.classes = list({c["value"]: c for c in (self._fitted.classes if self._fitted else numbered_classes(settings.n_classes))}.values())
         self.notes = list(source.notes)
         self._mean: NDArray[np.float64] | None = None
 

@@ -15,7 +15,7 @@ from napari_histoseg.methods.tissue.clusterer import Clusterer, Seen
 from napari_histoseg.methods.tissue.config import Clustering, TissueSettings
 from napari_histoseg.methods.tissue.variants import WAYS, Pictures
 from napari_histoseg.nn.weights import ModelCard, load_tensors, read_card, save_tensors
-from napari_histoseg.objects.colors import next_color
+from napari_histoseg.objects.colors import numbered_classes
 
 PARTS = 3
 """Finer classes inside each, for when a person splits it."""
@@ -141,7 +141,7 @@ def around(clusterer: Clusterer, pictures: Pictures, settings: Clustering, mpp: 
     points, owners = _divided(rows, classes, len(order))
     mean, axes = _axes(rows)
     shown = {i + 1: int(owner) + 1 for i, owner in enumerate(owners) if i >= len(order)}
-    return Fitted(settings, mpp, clusterer, groups, points, owners, mean, axes, named(len(order)), shown)
+    return Fitted(settings, mpp, clusterer, groups, points, owners, mean, axes, numbered_classes(len(order)), shown)
 
 
 def _grouped(centers: NDArray[np.float64], most: int) -> NDArray[np.int64]:
@@ -191,14 +191,6 @@ def _axes(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.fl
     # The sign of a direction is arbitrary: its largest part counts up, so that it is the same everywhere.
     kept = kept * np.sign(kept[np.abs(kept).argmax(0), np.arange(kept.shape[1])])
     return mean.astype(np.float32), kept.astype(np.float32)
-
-
-def named(count: int) -> tuple[dict[str, Any], ...]:
-    """Classes 1 to ``count``, each with a name and a color of its own."""
-    colors: list[str] = []
-    for _ in range(count):
-        colors.append(next_color(colors))
-    return tuple({"value": k + 1, "name": f"cluster {k + 1}", "color": color} for k, color in enumerate(colors))
 
 
 def read_fitted(path: Path) -> tuple[Fitted, ModelCard]:

@@ -19,11 +19,12 @@ from napari_histoseg.methods.tissue.clusterer import Seen
 from napari_histoseg.methods.tissue.config import Clustering, TissueSettings
 from napari_histoseg.methods.tissue.crf import CrfSettings, dense_crf, reach_px
 from napari_histoseg.methods.tissue.fields import fields
-from napari_histoseg.methods.tissue.fitted import Fitted, fit, named, read_fitted
+from napari_histoseg.methods.tissue.fitted import Fitted, fit, read_fitted
 from napari_histoseg.methods.tissue.shades import leveled, slide_density
 from napari_histoseg.methods.tissue.variants import WAYS
 from napari_histoseg.nn.inference import keep_freed_memory
 from napari_histoseg.nn.weights import sha256_of
+from napari_histoseg.objects.colors import numbered_classes
 from napari_histoseg.slide import Box, Slide
 
 MODEL = "model.safetensors"
@@ -75,7 +76,7 @@ class TissueModel:
         self._take(self._fitted)
 
     def _take(self, fitted: Fitted | None) -> None:
-        self.classes = list(named(self.settings.n_classes) if fitted is None else fitted.classes)
+        self.classes = list(numbered_classes(self.settings.n_classes) if fitted is None else fitted.classes)
         self.merged = {} if fitted is None else dict(fitted.shown)
 
     # -- before the first tile ----------------------------------------------------------------------------------------
