@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,10 @@ _HOME = tempfile.mkdtemp(prefix="histoseg-tests-")
 os.environ["NAPARI_CONFIG"] = str(Path(_HOME) / "napari.yaml")
 os.environ["HISTOSEG_CACHE"] = str(Path(_HOME) / "cache")
 os.environ["HISTOSEG_RESULTS"] = str(Path(_HOME) / "results")
+
+# A shell that starts the tests in the background lets them ignore interrupts, and Python leaves that as it is.
+if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
