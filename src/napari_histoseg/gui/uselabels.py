@@ -162,6 +162,7 @@ def _to_desk(
     dataset = session.dataset
 
     def put(cuts: Any) -> None:
+        """Add the patches that were cut, as long as the dataset is the one that was asked for."""
         if desk.session is not session:
             failed("The dataset was closed meanwhile. Nothing was added.")
             return

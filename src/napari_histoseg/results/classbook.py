@@ -142,6 +142,7 @@ class ClassBook:
         """
 
         def make(state: ClassState, book: Book) -> Draft | None:
+            """The step, from the classes as they stand."""
             old = find(state, value)
             wanted = checked_name(state, name, but=old)
             if wanted == old.name:
@@ -154,6 +155,7 @@ class ClassBook:
         """Give a class another color, ``#rrggbb``."""
 
         def make(state: ClassState, book: Book) -> Draft | None:
+            """The step, from the classes as they stand."""
             old = find(state, value)
             if not re.fullmatch(r"#[0-9a-fA-F]{6}", color):
                 raise SettingsError(f"A color is written '#rrggbb', for example '#3cb44b'. Got {color!r} instead.")
@@ -188,6 +190,7 @@ class ClassBook:
             raise SettingsError("The background (0) cannot become part of another class, because where nothing was computed is background, too.")
 
         def make(state: ClassState, book: Book) -> Draft:
+            """The step, from the classes as they stand."""
             kept = find(state, target)
             gone = [find(state, v) for v in wanted if v != target]
             values = {c.value for c in gone}
@@ -235,6 +238,7 @@ class ClassBook:
         values = [value if value in part else min(part, default=0) for part in wanted]
 
         def make(state: ClassState, book: Book) -> Draft:
+            """The step, from the classes as they stand."""
             old = find(state, value)
             if self.result.has_objects:
                 raise SettingsError(f"{self.result.path} has objects; its classes are split by objects, not by stored values.")
@@ -280,6 +284,7 @@ class ClassBook:
         values: list[int] = []
 
         def make(state: ClassState, book: Book) -> Draft:
+            """The step, from the classes as they stand."""
             old = find(state, value)
             now_values = self._members(state, ids)
             if wrong := ids[now_values != value][:5].tolist():
@@ -317,6 +322,7 @@ class ClassBook:
         made: list[int] = []
 
         def make(state: ClassState, book: Book) -> Draft:
+            """The step, from the classes as they stand."""
             self._check_known(wanted)
             classes = list(state.classes)
             target = named(state, to)
@@ -353,6 +359,7 @@ class ClassBook:
         moved: list[int] = [0]
 
         def make(state: ClassState, book: Book) -> Draft | None:
+            """The step, from the classes as they stand."""
             for value in np.unique(wanted).tolist():
                 find(state, value)
             unique, first = np.unique(given, return_index=True)

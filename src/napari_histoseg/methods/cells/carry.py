@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from napari_histoseg.errors import ResultError, SettingsError
+from napari_histoseg.methods.carry import FIELDS, model_of
 from napari_histoseg.methods.cells.fitted import Fitted, read_fitted
 from napari_histoseg.methods.cells.grouping import Planes
-from napari_histoseg.methods.cells.predictor import MODEL
 
 if TYPE_CHECKING:
     from napari_histoseg.results import Result
 
 MOST_LEARNED = 50_000
 """Objects that the planes between split and corrected classes are learned from."""
-FIELDS = {"value", "name", "color"}
 
 
 def carry(result: Result, out: Path) -> Path:
@@ -42,11 +40,7 @@ def carry(result: Result, out: Path) -> Path:
     SettingsError
         The file's name says something else.
     """
-    path = result.path / MODEL
-    if result.record.method != "cells" or not result.finished or not path.is_file():
-        raise ResultError(f"{result.path} has no model of cell classes to carry on. Give a finished result of cells.")
-    if out.suffix != ".safetensors":
-        raise SettingsError(f"Weights are written as .safetensors. Got {out.name!r} instead; name the file for instance cells.safetensors.")
+    path = model_of(result, out, "cells", "cell classes")
     fitted, card = read_fitted(path, torch.device("cpu"))
     if len(result.class_reader.state.moves):
         fitted = _learned(fitted, result)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from napari_histoseg.errors import SettingsError
 from napari_histoseg.methods.base import Survey, TileFrame, TileOutput
+from napari_histoseg.methods.carry import MODEL
 from napari_histoseg.methods.cells.config import CellsSettings
 from napari_histoseg.methods.cells.encoder import NetworkNumbers
 from napari_histoseg.methods.cells.fitted import (
@@ -32,8 +33,6 @@ from napari_histoseg.objects.colors import numbered_classes
 from napari_histoseg.objects.trace import outlines, to_wkb
 from napari_histoseg.slide import Box, Slide
 
-MODEL = "model.safetensors"
-"""The fitted model, in the result's folder."""
 COLOR_SAMPLE = 2000
 """Nuclei that a slide's mean color is taken from."""
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_histoseg.errors import ResultError, SettingsError
+from napari_histoseg.methods.carry import FIELDS, model_of
 from napari_histoseg.methods.tissue.fitted import read_fitted, renamed
-from napari_histoseg.methods.tissue.predictor import MODEL
 
 if TYPE_CHECKING:
     from napari_histoseg.results import Result
-
-FIELDS = {"value", "name", "color"}
 
 
 def carry(result: Result, out: Path) -> Path:
@@ -25,11 +22,7 @@ def carry(result: Result, out: Path) -> Path:
     SettingsError
         The file's name says something else.
     """
-    path = result.path / MODEL
-    if result.record.method != "tissue" or not result.finished or not path.is_file():
-        raise ResultError(f"{result.path} has no model of tissue to carry on. Give a finished result of tissue.")
-    if out.suffix != ".safetensors":
-        raise SettingsError(f"Weights are written as .safetensors. Got {out.name!r} instead; name the file for instance tissue.safetensors.")
+    path = model_of(result, out, "tissue", "tissue")
     fitted, card = read_fitted(path)
     classes = [record.model_dump(include=FIELDS) for record in result.classes if record.value]
     fine = range(1, len(fitted.owners) + 1)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from napari_histoseg.errors import PixelSizeError
 from napari_histoseg.methods.base import Survey, TileFrame, TileOutput
+from napari_histoseg.methods.carry import MODEL
 from napari_histoseg.methods.glass import open_glass
 from napari_histoseg.methods.tissue.clusterer import Seen
 from napari_histoseg.methods.tissue.config import Clustering, TissueSettings
@@ -27,8 +28,6 @@ from napari_histoseg.nn.weights import sha256_of
 from napari_histoseg.objects.colors import numbered_classes
 from napari_histoseg.slide import Box, Slide
 
-MODEL = "model.safetensors"
-"""The fitted model, in the result's folder."""
 ALIGN_PX = 32
 """Tiles start at multiples of this, so that squares of 4 pixels and more are the same in every tile."""
 SAME_MPP = 0.16
