@@ -9,7 +9,8 @@ import torch
 
 from napari_histoseg.errors import SettingsError, WeightsError
 from napari_histoseg.methods.joint.network import CLASS_AXIS, HALO_PX, MAPS_PX, PaperNetwork, build, fold
-from napari_histoseg.nn.resnet import Encoder, find_imagenet, load_imagenet
+from napari_histoseg.nn.imagenet import find_imagenet
+from napari_histoseg.nn.resnet import Encoder, load_encoder
 from napari_histoseg.nn.weights import sha256_of
 
 VARIANTS = ("paper", "improved")
@@ -144,27 +145,27 @@ def checkpoint(tmp_path: Path) -> Path:
 
 def test_imagenet_weights_are_found_checked_and_loaded(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(checkpoint.parents[1]))
-    assert find_imagenet() == checkpoint == find_imagenet(checkpoint)
+    assert find_imagenet("resnet18") == checkpoint == find_imagenet("resnet18", checkpoint)
     encoder = Encoder()
-    load_imagenet(encoder, checkpoint)
+    load_encoder(encoder, checkpoint)
     torch.testing.assert_close(encoder.layer3[1].conv2.weight, torch.load(checkpoint, weights_only=True)["layer3.1.conv2.weight"])
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(checkpoint.parent))
-    assert find_imagenet() is None
+    assert find_imagenet("resnet18") is None
 
 
 def test_bad_encoder_files_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"does not exist"):
-        find_imagenet(tmp_path / "no.pth")
+        find_imagenet("resnet18", tmp_path / "no.pth")
     with pytest.raises(WeightsError, match="ImageNet weights have width 64, and this network 32"):
-        load_imagenet(Encoder(32), checkpoint)
+        load_encoder(Encoder(32), checkpoint)
     content = checkpoint.read_bytes()
     checkpoint.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(WeightsError, match="is damaged: its hash does not begin with"):
-        load_imagenet(Encoder(), checkpoint)
+        load_encoder(Encoder(), checkpoint)
     other = tmp_path / "other.pth"
     other.write_bytes(b"this is no checkpoint")
     with pytest.raises(WeightsError, match="cannot be read as a checkpoint of tensors"):
-        load_imagenet(Encoder(), other)
+        load_encoder(Encoder(), other)
     torch.save({"a": torch.rand(2)}, other)
     with pytest.raises(WeightsError, match="is no ResNet-18 checkpoint"):
-        load_imagenet(Encoder(), other)
+        load_encoder(Encoder(), other)

@@ -9,13 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_histoseg.errors import WeightsError
-from napari_histoseg.nn.weights import sha256_of
+from napari_histoseg.nn.imagenet import MEAN, SPREAD, load_imagenet, start_convolutions
 
 RESNET_WIDTH = 64
-MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of RGB in 0–1, as the ImageNet weights expect it."""
-UNUSED = ("layer4.", "fc.")
-"""Tensors of the published checkpoint that the encoder leaves out."""
 
 
 class Block(nn.Module):
@@ -59,9 +55,7 @@ class Encoder(nn.Module):
         self.layer3 = nn.Sequential(Block(2 * width, 4 * width, 2), Block(4 * width, 4 * width))
         self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
         self.register_buffer("spread", torch.tensor(SPREAD)[:, None, None], persistent=False)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        start_convolutions(self)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(n, 3, h, w) in 0–1 → the three layers' features, at 1/4, 1/8 and 1/16 of the resolution."""
@@ -71,26 +65,8 @@ class Encoder(nn.Module):
         return first, second, self.layer3(second)
 
 
-def find_imagenet(file: Path | None = None) -> Path | None:
-    """torchvision's ResNet-18 checkpoint: the given file, else the one in torch's own folder; None where there is none.
-
-    Raises
-    ------
-    WeightsError
-        If a file is given and is not there.
-    """
-    if file is not None:
-        if not file.is_file():
-            raise WeightsError(f"The encoder file {file} does not exist. Give torchvision's ResNet-18 checkpoint (resnet18-….pth).")
-        return file
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    return next(iter(sorted(folder.glob("resnet18-*.pth"))), None)
-
-
-def load_imagenet(encoder: Encoder, path: Path) -> None:
+def load_encoder(encoder: Encoder, path: Path) -> None:
     """Load torchvision's ResNet-18 checkpoint into an encoder of width 64.
-
-    The hash in the file's name is checked, and the file is read as tensors only: it can run no code.
 
     Raises
     ------
@@ -101,17 +77,4 @@ def load_imagenet(encoder: Encoder, path: Path) -> None:
         raise WeightsError(
             f"ImageNet weights have width {RESNET_WIDTH}, and this network {encoder.conv1.out_channels}. Set width to {RESNET_WIDTH}, or encoder to scratch."
         )
-    stem, _, wanted = path.stem.rpartition("-")
-    if stem and not sha256_of(path).startswith(wanted):
-        raise WeightsError(f"{path} is damaged: its hash does not begin with {wanted}, as its name says. Download it again.")
-    try:
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a damaged file raises in there is not listed anywhere
-        raise WeightsError(f"{path} cannot be read as a checkpoint of tensors ({type(error).__name__}). Give torchvision's ResNet-18.") from None
-    kept = {k: v for k, v in state.items() if not k.startswith(UNUSED)}
-    expected = encoder.state_dict()
-    # Checkpoints from before batch norm counted its batches lack the counters, which nothing here needs.
-    wrong = [k for k in expected if not k.endswith("num_batches_tracked") and (k not in kept or kept[k].shape != expected[k].shape)]
-    if wrong or set(kept) - set(expected):
-        raise WeightsError(f"{path} is no ResNet-18 checkpoint with torchvision's names (first difference: {(wrong or sorted(set(kept) - set(expected)))[0]}).")
-    encoder.load_state_dict(kept, strict=False)
+    load_imagenet(encoder, path, "resnet18")

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from napari_histoseg.errors import WeightsError
 from napari_histoseg.nn.compact import CompactNet
+from napari_histoseg.nn.imagenet import find_imagenet
 from napari_histoseg.nn.inference import to_input
-from napari_histoseg.nn.resnet import Encoder, find_imagenet, load_imagenet
+from napari_histoseg.nn.resnet import Encoder, load_encoder
 from napari_histoseg.nn.weights import load_into, read_card
 
 NUCLEI = Path(__file__).parents[1] / "nuclei" / "weights" / "compact.safetensors"
@@ -39,7 +40,7 @@ class NetworkNumbers:
     """
 
     def __init__(self, device: torch.device, kind: Literal["auto", "imagenet", "nuclei"] = "auto") -> None:
-        found = None if kind == "nuclei" else find_imagenet()
+        found = None if kind == "nuclei" else find_imagenet("resnet18")
         if kind == "imagenet" and found is None:
             raise WeightsError("ImageNet weights were not found. Put torchvision's resnet18-….pth into torch's folder for checkpoints, or set encoder to nuclei.")
         self.kind: Literal["imagenet", "nuclei"] = "nuclei" if found is None else "imagenet"
@@ -50,7 +51,7 @@ class NetworkNumbers:
             load_into(network, NUCLEI)
         else:
             network = Encoder()
-            load_imagenet(network, found)
+            load_encoder(network, found)
         self._network = network.to(device).eval()
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:

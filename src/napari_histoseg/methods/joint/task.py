@@ -18,8 +18,9 @@ from napari_histoseg.methods.joint.data import UNLABELED, Picture, Place, crop, 
 from napari_histoseg.methods.joint.network import STRIDE_PX, JointNetwork, PaperNetwork, build
 from napari_histoseg.methods.joint.start import load_state, warm_start
 from napari_histoseg.metrics.joint import Counts
+from napari_histoseg.nn.imagenet import find_imagenet
 from napari_histoseg.nn.inference import to_input
-from napari_histoseg.nn.resnet import RESNET_WIDTH, find_imagenet, load_imagenet
+from napari_histoseg.nn.resnet import RESNET_WIDTH, load_encoder
 from napari_histoseg.nn.weights import ModelCard, read_card
 from napari_histoseg.train.augment import degrade, jitter_stain
 from napari_histoseg.train.card import card_of
@@ -126,7 +127,7 @@ class JointTask:
         """A network with the start that the settings name."""
         settings = self.settings
         card = None if settings.start is None else read_card(settings.start, "joint")
-        found = None if card or settings.encoder == "scratch" else find_imagenet(settings.encoder_file)
+        found = None if card or settings.encoder == "scratch" else find_imagenet("resnet18", settings.encoder_file)
         if settings.encoder == "imagenet" and found is None and card is None:
             raise WeightsError("ImageNet weights were not found. Name torchvision's resnet18-….pth in encoder_file, or set encoder to auto or scratch.")
         self._width = settings.width or (card.width if card else settings.own_width(found is not None))
@@ -135,7 +136,7 @@ class JointTask:
             warm_start(network, load_state(settings.start), card, self.classes, settings.start)
             self.encoder_start = f"weights: {card.name}"
         elif found is not None and (settings.encoder == "imagenet" or self._width == RESNET_WIDTH):
-            load_imagenet(network.encoder, found)
+            load_encoder(network.encoder, found)
             self.encoder_start = f"ImageNet ({found.name})"
         return network
 
