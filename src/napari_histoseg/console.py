@@ -184,7 +184,7 @@ def watch_run(events: Iterator[RunEvent], progress: Progress) -> Finished:
                 case Fitting():
                     if event.done in (0, event.total):
                         progress.start(0)
-                    progress.update(event.done, event.total, f"learning from the slide: {event.done}/{event.total}")
+                    progress.update(event.done, event.total, f"{event.words.lower()}: {event.done}/{event.total}")
                 case TileDone():
                     found = f", {event.n_objects} objects" if event.n_objects else ""
                     text = f"{event.done}/{event.total} tiles{found}"

@@ -46,7 +46,7 @@ def _nothing(_: Sequence[Box]) -> None:
 class Progress:
     """How far a run is; ``seconds_left`` None until it can be told; ``stored`` when there is something new to see.
 
-    ``objects`` is None for work that finds none; ``fitting`` while a model looks at the slide before the first tile.
+    ``objects`` is None for work that finds none; ``words`` while a model looks at the slide before the first tile, or at the map after the last.
     """
 
     done: int
@@ -54,7 +54,7 @@ class Progress:
     objects: int | None
     seconds_left: float | None
     stored: bool = True
-    fitting: bool = False
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class _Pace:
         spent = time.perf_counter() - self.begun_at
         left = spent / fresh * (piece.total - piece.done) if fresh > 0 else None
         objects = piece.n_objects if isinstance(piece, TileDone) else None
-        return Progress(piece.done, piece.total, objects, left, fitting=isinstance(piece, Fitting))
+        return Progress(piece.done, piece.total, objects, left, words=piece.words if isinstance(piece, Fitting) else "")
 
 
 def _no_events() -> Iterator[JobEvent]:

@@ -278,7 +278,7 @@ class RunDock(QScrollArea):
         self._show_state()
 
     def _on_progress(self, progress: Progress) -> None:
-        self.progress.show_progress(progress, f"Learning from the slide: {progress.done:,} of {progress.total:,}" if progress.fitting else "")
+        self.progress.show_progress(progress, f"{progress.words}: {progress.done:,} of {progress.total:,}" if progress.words else "")
 
     def _on_result(self, result: Any) -> None:
         run = self.current

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,6 +159,45 @@ class Model(Protocol):
         """Columns that need all objects at once (neighbor counts), aligned with ``objects``; may be empty."""
 
 
+@runtime_checkable
+class Finer(Protocol):
+    """A model that looks at finer pixels than it writes. Its tiles are read without margin, in whole steps of ``stride_px`` from the slide's corner."""
+
+    scale: int
+    """Pixels that are read for each working pixel, along each axis: `Model.forward` gets tiles this many times as large."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What a run has computed so far, for what takes all tiles to decide.
+
+    Attributes
+    ----------
+    frames : sequence of TileFrame
+        The tiles that the run wants, in raster order.
+    frame, bounds : Box
+        What the run covers, and the slide, in working pixels.
+    probability : array (h, w) uint8
+        The map over ``frame``; 0 where nothing was computed.
+    read : callable
+        The slide's pixels (h, w, 3) of a box of working pixels, mirrored outside the slide; raises `TileError` where the file is damaged.
+    """
+
+    frames: Sequence[TileFrame]
+    frame: Box
+    bounds: Box
+    probability: Any
+    read: Callable[[Box], NDArray[np.uint8]]
+
+
+@runtime_checkable
+class Refining(Protocol):
+    """A model whose labels follow from the whole map, once all its tiles are there."""
+
+    def refine(self, whole: Whole) -> Iterator[tuple[TileFrame, TileOutput] | str]:
+        """The labels of each tile, or what a person should know."""
+
+
 @dataclass(frozen=True)
 class MethodSpec:
     """A method's name and words; costs no torch to have."""
@@ -187,6 +226,7 @@ class Method(Protocol):
 
     def train_task(self, dataset: Path | PatchDataset, settings: TrainSettings) -> TrainTask:
         """The training task over a patch dataset; raises where the method has no training."""
+
 
 class MethodPackage:
     """A method that is a package here, named as its spec is; its modules are imported when they are needed, and torch with them.

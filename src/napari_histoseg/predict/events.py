@@ -46,10 +46,11 @@ class Started:
 
 @dataclass(frozen=True)
 class Fitting:
-    """The model looks at the slide before the first tile: steps done, and in all."""
+    """The model looks at the slide before the first tile, or at the whole map after the last: steps done, and in all."""
 
     done: int
     total: int
+    words: str = "Learning from the slide"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_histoseg.errors import RunError, TileError
-from napari_histoseg.methods.base import Model, TileFrame, TileOutput
+from napari_histoseg.methods.base import Finer, Model, TileFrame, TileOutput
 from napari_histoseg.slide import Box, Slide
 from napari_histoseg.tiling import Tile
 
@@ -31,6 +31,11 @@ class Work:
     downsample: float
     bounds: Box
     """The slide in working pixels."""
+
+    @property
+    def scale(self) -> int:
+        """Pixels that the model reads for each working pixel, along each axis."""
+        return scale_of(self.model)
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,23 @@ BYTES_A_PIXEL = 1000
 """Memory that the largest network here holds for each pixel of a tile, generously."""
 
 
+def scale_of(model: Model) -> int:
+    """Pixels that a model reads for each working pixel, along each axis."""
+    return model.scale if isinstance(model, Finer) else 1
+
+
+def reading(model: Model, tile: Tile) -> Box:
+    """What is read for a tile: in steps from the slide's corner for models that look at finer pixels, else with the model's margin."""
+    return snapped(tile.keep, model.halo_px, model.stride_px) if isinstance(model, Finer) else aligned(tile, model.halo_px, model.stride_px)
+
+
+def snapped(keep: Box, halo_px: int, stride_px: int) -> Box:
+    """The smallest box around ``keep`` whose sides are multiples of the stride in the slide's frame, with a margin."""
+    left, top = keep.x // stride_px * stride_px, keep.y // stride_px * stride_px
+    width, height = -(-(keep.right - left) // stride_px) * stride_px, -(-(keep.bottom - top) // stride_px) * stride_px
+    return Box(left, top, width, height).padded(halo_px)
+
+
 def aligned(tile: Tile, halo_px: int, stride_px: int) -> Box:
     """The tile's read box, grown to a multiple of the network's stride on the right and below."""
     box = tile.keep.padded(halo_px)
@@ -56,9 +78,17 @@ def aligned(tile: Tile, halo_px: int, stride_px: int) -> Box:
 
 def read_tile(work: Work, tile: Tile) -> NDArray[np.uint8]:
     """The pixels of the tile's read box; what lies outside the slide is mirrored, so that its edge is no edge to the network."""
-    box = tile.read
-    inside = box.intersect(work.bounds)
-    image = work.slide.read_at(work.mpp, inside)
+    return read_box(work, tile.read, work.scale)
+
+
+def read_box(work: Work, box: Box, scale: int = 1) -> NDArray[np.uint8]:
+    """The pixels of a box of working pixels, ``scale`` times as fine, mirrored outside the slide."""
+    mpp, bounds = work.mpp, work.bounds
+    if scale > 1:
+        mpp = work.mpp / scale
+        box, bounds = box.scaled(scale), Box(0, 0, *work.slide.size_at(mpp))
+    inside = box.intersect(bounds)
+    image = work.slide.read_at(mpp, inside)
     if inside == box:
         return image
     top, left = inside.y - box.y, inside.x - box.x
@@ -70,10 +100,11 @@ def run_tiles(
     work: Work, tiles: Iterator[Tile], device: torch.device, batch: int, tile_px: int, say: Say
 ) -> Generator[Done, None, None]:
     """Compute tiles as they come; at most a few are in flight, so memory does not grow with the slide."""
-    tiles = (Tile(t.index, t.keep, aligned(t, work.model.halo_px, work.model.stride_px)) for t in tiles)
+    tiles = (Tile(t.index, t.keep, reading(work.model, t)) for t in tiles)
     if device.type == "cpu":
         return _side_by_side(work, tiles, say)
-    return _batched(work, tiles, batch or fitting_batch(_free_memory(device), tile_px + 2 * work.model.halo_px), say)
+    side = (tile_px + 2 * work.model.halo_px) * work.scale
+    return _batched(work, tiles, batch or fitting_batch(_free_memory(device), side), say)
 
 
 def fitting_batch(free_bytes: int, side_px: int) -> int:

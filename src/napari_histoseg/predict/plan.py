@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_histoseg.errors import RegionError
+from napari_histoseg.predict.lanes import scale_of
 from napari_histoseg.slide import Box, Slide, TissueMask, is_field, tissue_mask
 from napari_histoseg.tiling import TileGrid
 
@@ -81,7 +82,8 @@ def make_plan(
         If the slide has no µm/px or is too coarse for the model.
     """
     source_mpp = slide.require_mpp()
-    mpp = source_mpp if model.mpp is None else slide.working_mpp(model.mpp, force=settings.force_mpp)
+    scale = scale_of(model)
+    mpp = source_mpp if model.mpp is None else slide.working_mpp(model.mpp / scale, force=settings.force_mpp) * scale
     box, outline = _region(slide, region)
     width, height = slide.size_at(mpp)
     frame = box.scaled(source_mpp / mpp).intersect(Box(0, 0, width, height))

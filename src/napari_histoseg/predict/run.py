@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from napari_histoseg import methods
 from napari_histoseg.errors import HistosegError, RunError, SettingsError
-from napari_histoseg.methods.base import Survey, TileOutput
+from napari_histoseg.methods.base import Refining, Survey, TileOutput, Whole
 from napari_histoseg.predict.device import choose_device, choose_precision
 from napari_histoseg.predict.events import Finished, Fitting, Notice, RunEvent, Started, TileDone
-from napari_histoseg.predict.lanes import Done, Work, frame_of, read_tile, run_tiles
+from napari_histoseg.predict.lanes import Done, Work, frame_of, read_box, read_tile, run_tiles
 from napari_histoseg.predict.plan import Plan, make_plan
 from napari_histoseg.results.record import ClassRecord, RunRecord, SlideRecord, Status, WeightsRecord
 from napari_histoseg.results.result import Result
@@ -163,6 +163,25 @@ class _Run:
                 else:
                     self._keep(tile, tile.output)
                 yield TileDone(tile.tile.index, tile.tile.keep, count, total, self.n_objects, time.perf_counter() - self.begun)
+        if isinstance(self.model, Refining) and total:
+            yield from self._refine(work, self.model)
+
+    def _refine(self, work: Work, model: Refining) -> Generator[RunEvent, None, None]:
+        """Labels from the whole map. It is done again when a run is resumed: the same map gives the same labels."""
+        self.store.commit()
+        plan = self.plan
+        frames = [frame_of(work, plan.grid[i]) for i in sorted(plan.wanted)]
+        whole = Whole(frames, plan.grid.bounds, work.bounds, self.store.arrays()["probability"][0], lambda box: read_box(work, box))
+        count = 0
+        for said in model.refine(whole):
+            if isinstance(said, str):
+                yield self._say(said)
+                continue
+            count += 1
+            frame, output = said
+            self.store.amend(frame.tile.keep, labels=output.labels)
+            yield Fitting(count, len(frames), "Refining the outline")
+        self.store.commit()
 
     def _survey(self, work: Work) -> Survey:
         """All tiles that are wanted, in the order of the seed, whatever was done before: a resumed run fits the same."""

@@ -68,6 +68,7 @@ class ResultStore:
         self._waiting: list[int] = []
         self._tables: list[pa.Table] = []
         self._committed_at = time.monotonic()
+        self._amended = False
         self._closed = False
 
     @classmethod
@@ -220,9 +221,24 @@ class ResultStore:
         if len(self._waiting) >= COMMIT_TILES or time.monotonic() - self._committed_at >= COMMIT_SECONDS:
             self.commit()
 
+    def amend(self, keep: Box, labels: Pixels | None) -> None:
+        """Put labels in place of those of a tile that is done, as far as its own pixels go; they are on the disk after the next commit.
+
+        Raises
+        ------
+        StorageError
+            Writing failed.
+        """
+        cut = _cut(labels, keep)
+        if cut is None:
+            return
+        with storage_errors(self.path):
+            self._caches["labels"][0].update(cut[0].relative_to(self.record.frame), cut[1], overwrite)
+            self._amended = True
+
     def commit(self) -> None:
         """Bring everything added so far to the disk and count its tiles as done."""
-        if self._waiting:
+        if self._waiting or self._amended:
             with storage_errors(self.path):
                 self._commit()
         self._committed_at = time.monotonic()
@@ -289,6 +305,9 @@ class ResultStore:
             _update_pyramid(caches, kind)
             for cache in caches:
                 cache.flush()
+        self._amended = False
+        if not self._waiting:
+            return
         rows = pa.concat_tables([table.to_arrow(None), *self._tables], promote_options="permissive")
         table.write_part(self.path, self._part, rows.sort_by("id"), self._waiting)
         self._part += 1
