@@ -16,6 +16,7 @@ from napari_histoseg.metrics.stain import (
     seam,
 )
 from napari_histoseg.metrics.tissue import score_tissue
+from napari_histoseg.metrics.tumour import score_tumour
 
 __all__ = [
     "PQ",
@@ -39,5 +40,6 @@ __all__ = [
     "score_nuclei",
     "score_stain",
     "score_tissue",
+    "score_tumour",
     "seam",
 ]

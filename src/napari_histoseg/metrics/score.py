@@ -16,6 +16,7 @@ from napari_histoseg.metrics.instances import score_nuclei
 from napari_histoseg.metrics.joint import score_joint
 from napari_histoseg.metrics.stain import score_stain
 from napari_histoseg.metrics.tissue import score_tissue
+from napari_histoseg.metrics.tumour import score_tumour
 
 if TYPE_CHECKING:
     from napari_histoseg.results import Result
@@ -31,9 +32,11 @@ MAX_PICTURE = 10**8
 """Most pixels of a picture that is scored at once."""
 MAX_FACTOR = 16.0
 """Largest ratio of pixel sizes between a prediction and its truth."""
+MAX_TUMOUR_FACTOR = 128.0
+"""The same for outlines of tumour, which are drawn at up to 32 µm/px on slides of 0.25 µm/px."""
 _COUNTS = ("n_true", "n_pred", "n_objects", "n_left_out")
 
-METHODS = ("nuclei", "stain", "cells", "tissue", "joint")
+METHODS = ("nuclei", "stain", "cells", "tissue", "joint", "tumour")
 
 
 def score(method: str, prediction: Any, truth: Any, classes: Sequence[str] | None = None, *, source: Any = None) -> dict[str, Any]:
@@ -42,10 +45,10 @@ def score(method: str, prediction: Any, truth: Any, classes: Sequence[str] | Non
     Parameters
     ----------
     method : str
-        ``"nuclei"``, ``"stain"``, ``"cells"``, ``"tissue"`` or ``"joint"``.
+        ``"nuclei"``, ``"stain"``, ``"cells"``, ``"tissue"``, ``"joint"`` or ``"tumour"``.
     prediction, truth : array, path, Result, or list or folder of them
         For nuclei: labels, 0 background; for joint and tissue: class values, 0 background, and 255 in the truth where nothing is
-        annotated (of tissue, each cluster is given a true class first). Files are ``.tif``, ``.png``, ``.npy`` or ``.ome.zarr``; a folder with a
+        annotated (of tissue, each cluster is given a true class first); for tumour: 1 tumour, 0 not, and 255 as before. Files are ``.tif``, ``.png``, ``.npy`` or ``.ome.zarr``; a folder with a
         ``run.json`` is a result, another folder holds pictures that pair by name. Lists pair by position.
         A prediction of the same field at another pixel size is resampled (nearest neighbor).
         For stain: pictures, also ``.jpg`` and whatever :func:`~napari_histoseg.open_slide` opens, of up to 100 million
@@ -54,14 +57,14 @@ def score(method: str, prediction: Any, truth: Any, classes: Sequence[str] | Non
         ``class``, or class values over the same area, of which an object has the one under most of its pixels (0 and 255 do
         not count). Objects without a class take no part. Each of several results is matched to its truth by itself.
     classes : sequence of str, optional
-        For joint, tissue and cells: names of the class values 0, 1, 2 … in this order; nuclei and stain have none.
+        For joint, tissue and cells: names of the class values 0, 1, 2 … in this order; nuclei, stain and tumour have none.
     source : as prediction, optional
         For stain: the picture that the prediction was made from, for what was kept of it.
 
     Returns
     -------
     dict
-        For one picture the scores; see `score_nuclei`, `score_stain`, `score_cells`, `score_tissue` and `score_joint`. For several their means (counts,
+        For one picture the scores; see `score_nuclei`, `score_stain`, `score_cells`, `score_tissue`, `score_joint` and `score_tumour`. For several their means (counts,
         ``n_…``: sums) over the pictures for which they are defined, and ``n_images``, ``sd`` (standard deviation of each
         score over the pictures, n - 1) and ``images`` (the scores of each).
 
@@ -106,7 +109,9 @@ def _one(method: str, prediction: Any, truth: Any, source: Any = None, classes: 
     if method == "stain":
         return score_stain(read_picture(prediction), read_picture(truth), None if source is None else read_picture(source))
     true = read_labels(truth)
-    predicted = fitted(read_labels(prediction), true.shape)
+    predicted = fitted(read_labels(prediction), true.shape, MAX_TUMOUR_FACTOR if method == "tumour" else MAX_FACTOR)
+    if method == "tumour":
+        return dict(score_tumour(predicted, true))
     if method == "tissue":
         return score_tissue(predicted, true, classes)
     return score_joint(predicted, true, classes) if method == "joint" else score_nuclei(predicted, true)
@@ -311,8 +316,8 @@ def _read_file(path: Path, extension: str) -> NDArray[Any]:
     return np.asarray(tifffile.imread(path))
 
 
-def fitted(labels: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Labels of a field brought to another pixel size of the same field by nearest neighbor.
+def fitted(labels: NDArray[Any], shape: tuple[int, ...], most: float = MAX_FACTOR) -> NDArray[Any]:
+    """Labels of a field brought to another pixel size of the same field, ``most`` times as fine or coarse, by nearest neighbor.
 
     Raises
     ------
@@ -325,7 +330,7 @@ def fitted(labels: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     # Rounding at either pixel size moves an edge by a pixel at most.
     slack = max(factor, 1.0) + 1e-6
     off = [abs(have - want * factor) for have, want in zip(labels.shape, shape, strict=True)]
-    if not 1 / MAX_FACTOR <= factor <= MAX_FACTOR or max(off) > slack:
+    if not 1 / most <= factor <= most or max(off) > slack:
         raise SettingsError(
             f"The prediction has shape {labels.shape} and the truth {shape}: they do not show the same "
             "field. Score the region that the truth covers."
