@@ -62,7 +62,8 @@ class PositionAttention(nn.Module):
         """(n, c, h, w) → the same shape, by way of (n, h w, h w)."""
         query, key, value = (layer(x).flatten(2) for layer in (self.query, self.key, self.value))
         alike = torch.softmax(query.transpose(1, 2) @ key, 2)
-        return x + self.share * (value @ alike.transpose(1, 2)).view_as(x)
+        seen: Tensor = value @ alike.transpose(1, 2)
+        return x + self.share * seen.view_as(x)
 
 
 class ChannelAttention(nn.Module):
