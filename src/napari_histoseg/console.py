@@ -206,7 +206,7 @@ def watch_training(events: Iterator[TrainEvent], progress: Progress) -> Trained:
     KeyboardInterrupt
         On Ctrl-C.
     """
-    from napari_histoseg.train.loop import StepDone, Trained, Validated
+    from napari_histoseg.train.loop import Preparing, StepDone, Trained, Validated
 
     started = False
     with closing(until_stopped(events)) as going:
@@ -219,6 +219,8 @@ def watch_training(events: Iterator[TrainEvent], progress: Progress) -> Trained:
                     losses = {"loss": event.loss, **event.parts}
                     text = f"step {event.step}/{event.steps}, " + ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
                     progress.update(event.step, event.steps, text)
+                case Preparing():
+                    progress.update(event.done, event.total, f"{event.words.lower()}: {event.done}/{event.total}")
                 case Validated():
                     scores = ", ".join(f"{name} {value:.4g}" for name, value in event.scores.items())
                     progress.note(f"step {event.step}: {scores}{' (best so far, kept)' if event.best else ''}")

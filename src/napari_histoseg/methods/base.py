@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari_histoseg.train.task import TrainTask
 
 Outputs = tuple[str, ...]
-"""Kinds of output a method writes: ``labels``, ``objects`` or ``patches``, ``probability``, ``image``."""
+"""Kinds of output a method writes: ``labels``, ``objects`` or ``patches``, ``probability``, ``uncertainty``, ``image``."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,8 @@ class TileOutput:
         A row an object; ``id`` as in ``labels``.
     probability : (Box, uint8 array), optional
         Probability × 255 in ``keep``.
+    uncertainty : (Box, uint8 array), optional
+        Standard deviation of the probability × 510: half of the range is the most there can be.
     image : (Box, uint8 (h, w, 3) array), optional
     patches : DataFrame, optional
         A row a patch: places all over a class map, for looking at its classes. ``id`` (1..n, local to the tile), ``centroid_x_um``,
@@ -116,6 +118,7 @@ class TileOutput:
     labels: tuple[Box, NDArray[np.int32]] | tuple[Box, NDArray[np.uint32]] | None = None
     objects: pd.DataFrame | None = None
     probability: tuple[Box, NDArray[np.uint8]] | None = None
+    uncertainty: tuple[Box, NDArray[np.uint8]] | None = None
     image: tuple[Box, NDArray[np.uint8]] | None = None
     patches: pd.DataFrame | None = None
     own_ids: bool = False
@@ -194,8 +197,11 @@ class Whole:
 class Refining(Protocol):
     """A model whose labels follow from the whole map, once all its tiles are there."""
 
-    def refine(self, whole: Whole) -> Iterator[tuple[TileFrame, TileOutput] | str]:
-        """The labels of each tile, or what a person should know."""
+    outputs: Outputs
+    """What it writes, among what its method can."""
+
+    def refine(self, whole: Whole) -> Iterator[TileOutput | str]:
+        """What takes the place of the tiles' pixels, piece by piece, or what a person should know."""
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,8 @@ def iter_run(
     if resume and out is not None and (out / "run.json").exists():
         store = ResultStore.resume(out, record)
     else:
-        store = ResultStore.create(out, record, chosen.spec.outputs, overwrite=overwrite)
+        outputs = model.outputs if isinstance(model, Refining) else chosen.spec.outputs
+        store = ResultStore.create(out, record, outputs, overwrite=overwrite)
     run = _Run(slide, plan, model, settings, store, record)
     # A run closed before its first event (a generator never started) must not leave the folder locked, so the store is
     # opened in here, on the first request, and from then on the context below owns it.
@@ -172,15 +173,14 @@ class _Run:
         plan = self.plan
         frames = [frame_of(work, plan.grid[i]) for i in sorted(plan.wanted)]
         whole = Whole(frames, plan.grid.bounds, work.bounds, self.store.arrays()["probability"][0], lambda box: read_box(work, box))
-        count = 0
+        done, total = 0, sum(frame.tile.keep.area for frame in frames)
         for said in model.refine(whole):
             if isinstance(said, str):
                 yield self._say(said)
                 continue
-            count += 1
-            frame, output = said
-            self.store.amend(frame.tile.keep, labels=output.labels)
-            yield Fitting(count, len(frames), "Refining the outline")
+            self.store.amend(labels=said.labels, probability=said.probability, uncertainty=said.uncertainty)
+            done += 0 if said.labels is None else said.labels[0].area
+            yield Fitting(round(len(frames) * done / total), len(frames), "Refining the outline")
         self.store.commit()
 
     def _survey(self, work: Work) -> Survey:

@@ -15,10 +15,10 @@ from zarr.codecs import BytesCodec, ZstdCodec
 from napari_histoseg.results.files import atomic, sync_file
 from napari_histoseg.results.record import ClassRecord, RunRecord
 
-Kind = Literal["labels", "probability", "image"]
-KINDS: tuple[Kind, ...] = ("labels", "probability", "image")
+Kind = Literal["labels", "probability", "uncertainty", "image"]
+KINDS: tuple[Kind, ...] = ("labels", "probability", "uncertainty", "image")
 CHUNK_PX = 512
-DTYPES: dict[Kind, type[np.generic]] = {"labels": np.uint32, "probability": np.uint8, "image": np.uint8}
+DTYPES: dict[Kind, type[np.generic]] = {"labels": np.uint32, "probability": np.uint8, "uncertainty": np.uint8, "image": np.uint8}
 
 
 def folder_name(kind: Kind) -> str:

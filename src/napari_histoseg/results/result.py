@@ -102,6 +102,11 @@ class Result:
         return self._finest("probability") if "probability" in self._arrays else None
 
     @property
+    def uncertainty(self) -> da.Array | None:
+        """Standard deviation of the probability over passes with dropout, float32 0–0.5 ``(y, x)``; None when the run had none."""
+        return self._finest("uncertainty") if "uncertainty" in self._arrays else None
+
+    @property
     def probability_pyramid(self) -> list[da.Array]:
         """The probability map at every level, finest first."""
         return self.levels("probability")
@@ -309,11 +314,17 @@ def _lazy(array: zarr.Array[Any], kind: Kind, keep: TemporaryFolder | None) -> d
         lazy = da.moveaxis(lazy, 0, -1)
     elif kind == "probability":
         lazy = lazy.map_blocks(_unit, dtype=np.float32)
+    elif kind == "uncertainty":
+        lazy = lazy.map_blocks(_half, dtype=np.float32)
     return cast(da.Array, lazy)
 
 
 def _unit(block: NDArray[np.uint8]) -> NDArray[np.float32]:
     return block.astype(np.float32) / np.float32(255)
+
+
+def _half(block: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return block.astype(np.float32) / np.float32(510)
 
 
 def _outline_last(schema: pa.Schema, outlines: bool) -> pa.Schema:

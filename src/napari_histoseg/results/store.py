@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -221,20 +221,19 @@ class ResultStore:
         if len(self._waiting) >= COMMIT_TILES or time.monotonic() - self._committed_at >= COMMIT_SECONDS:
             self.commit()
 
-    def amend(self, keep: Box, labels: Pixels | None) -> None:
-        """Put labels in place of those of a tile that is done, as far as its own pixels go; they are on the disk after the next commit.
+    def amend(self, **outputs: Pixels | None) -> None:
+        """Put pixels in place of those of tiles that are done, by output; they are on the disk after the next commit.
 
         Raises
         ------
         StorageError
             Writing failed.
         """
-        cut = _cut(labels, keep)
-        if cut is None:
-            return
         with storage_errors(self.path):
-            self._caches["labels"][0].update(cut[0].relative_to(self.record.frame), cut[1], overwrite)
-            self._amended = True
+            for kind, pixels in outputs.items():
+                if pixels is not None and kind in self._caches:
+                    self._caches[cast(Kind, kind)][0].update(pixels[0].relative_to(self.record.frame), pixels[1], overwrite)
+                    self._amended = True
 
     def commit(self) -> None:
         """Bring everything added so far to the disk and count its tiles as done."""

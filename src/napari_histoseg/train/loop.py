@@ -62,7 +62,16 @@ class Trained:
     stopped_early: bool = False
 
 
-TrainEvent = StepDone | Validated | Trained
+@dataclass(frozen=True)
+class Preparing:
+    """Something besides steps goes on, such as reading slides."""
+
+    words: str
+    done: int
+    total: int
+
+
+TrainEvent = StepDone | Validated | Trained | Preparing
 
 
 @dataclass
@@ -157,8 +166,12 @@ def cosine(step: int, steps: int, peak: float) -> float:
 
 
 def _prefetch(task: Task, first: int) -> Generator[dict[str, Tensor], None, None]:
-    """Batches, one ahead in a thread. A sample's randomness hangs on (seed, step, place) alone, so resuming repeats nothing."""
+    """Batches, a few ahead, in as many threads as the task has ``readers``, in their order.
+
+    A sample's randomness hangs on (seed, step, place) alone, so resuming repeats nothing.
+    """
     settings = task.settings
+    readers = getattr(task, "readers", 1)
 
     def make(step: int) -> dict[str, Tensor]:
         if isinstance(task, OwnStep):
@@ -168,12 +181,12 @@ def _prefetch(task: Task, first: int) -> Generator[dict[str, Tensor], None, None
         rows = [task.sample_at(rng, i) if isinstance(task, MixedTask) else task.sample(rng) for i, rng in enumerate(rngs)]
         return {k: torch.from_numpy(np.stack([row[k] for row in rows])) for k in rows[0]}
 
-    with ThreadPoolExecutor(1, "histoseg-samples") as pool:
-        pending = [pool.submit(make, step) for step in range(first, min(first + 2, settings.steps))]
+    with ThreadPoolExecutor(readers, "histoseg-samples") as pool:
+        pending = [pool.submit(make, step) for step in range(first, min(first + readers + 1, settings.steps))]
         for step in range(first, settings.steps):
             batch = pending.pop(0).result()
-            if step + 2 < settings.steps:
-                pending.append(pool.submit(make, step + 2))
+            if step + readers + 1 < settings.steps:
+                pending.append(pool.submit(make, step + readers + 1))
             yield batch
 
 

@@ -1,0 +1,356 @@
+"""Training from annotated slides: the classifier, heatmaps by classifiers that have not seen their slides, and the refiner."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_histoseg.annotations.dataset import PatchDataset
+from napari_histoseg.errors import DatasetError, HistosegError, RunError
+from napari_histoseg.methods.tumour.config import TumourSettings, TumourTraining
+from napari_histoseg.methods.tumour.fitted import TUMOUR, same_pixels, save_fitted, states
+from napari_histoseg.methods.tumour.guide import fit_guide
+from napari_histoseg.methods.tumour.patchtask import PROBABILITY, ClassifierTask, Pool
+from napari_histoseg.methods.tumour.places import patches_of
+from napari_histoseg.methods.tumour.refinetask import Example, RefinerTask
+from napari_histoseg.methods.tumour.sheets import Outlined, Sheet, sheet_of
+from napari_histoseg.methods.tumour.slides import Lessons, read_lessons
+from napari_histoseg.methods.tumour.split import folds_of, held_out
+from napari_histoseg.nn.weights import load_tensors, read_card
+from napari_histoseg.slide import Slide
+from napari_histoseg.train.card import card_of
+from napari_histoseg.train.loop import MAY_CHANGE, Preparing, StepDone, Trained, TrainEvent, Validated, fit
+
+PARTS = ".parts"
+"""Ending of the folder beside the weights that a training keeps its intermediate files in."""
+WORST = 64
+READING = "Reading the slides"
+State = dict[str, Tensor]
+
+
+@dataclass
+class _Ready:
+    """Slides that were read."""
+
+    outlined: list[Outlined] = field(default_factory=list)
+    slides: list[Slide] = field(default_factory=list)
+    sheets: list[Sheet] = field(default_factory=list)
+    tables: list[pd.DataFrame] = field(default_factory=list)
+
+    def pool(self, settings: TumourTraining) -> Pool:
+        """All their patches; a column for each label that is balanced on and known of any slide."""
+        wanted = [name for name in settings.stages if any(name in each.labels for each in self.outlined)]
+        tables = []
+        for number, (each, table) in enumerate(zip(self.outlined, self.tables, strict=True)):
+            labels = {name: each.labels.get(name) for name in wanted}
+            tables.append(table.assign(slide=number, name=each.name, **labels))
+        rows = pd.concat(tables, ignore_index=True)
+        return Pool(rows, self.slides, [sheet.mpp / settings.scale for sheet in self.sheets], settings.crop_px, settings.scale)
+
+
+class TumourTask:
+    """Training both networks, one after the other.
+
+    First the classifier that is kept. Then, in parts of the training slides (``folds``), classifiers that have not seen a part
+    make its heatmaps: those of the first classifier would be too good on the slides that it learned from, and a refiner would
+    learn to trust them. Last the refiner.
+    """
+
+    def __init__(self, settings: TumourTraining, lessons: Lessons) -> None:
+        self.settings, self.lessons = settings, lessons
+        self.notices = list(lessons.notices)
+        self._begun = perf_counter()
+
+    # -- the course of it ---------------------------------------------------------------------------------------------
+
+    def events(self, out: Path, resume: bool, stop: Callable[[], bool]) -> Generator[TrainEvent, None, None]:
+        """Train, and write the weights file ``out``, from the first validation on; it holds what has been learned so far."""
+        self._begun = perf_counter()
+        work = self._workplace(out, resume)
+        settings = self.settings
+        with ExitStack() as stack:
+            ready = yield from self._read(stack)
+            held = self._split(ready)
+            course = _Course(self, out, work, stop, settings)
+            classifier: State | None = None
+            if settings.backbone != "none":
+                yield from course.classify(ready, held)
+                classifier = course.classifier
+            if settings.refiner != "none" and not course.stopped:
+                yield from course.refine(ready, held)
+            course.save(classifier, course.refiner)
+        shutil.rmtree(work)
+        yield Trained(out, course.scores, perf_counter() - self._begun, course.stopped)
+
+    def _workplace(self, out: Path, resume: bool) -> Path:
+        """The folder of intermediate files, emptied unless a training goes on that had the same settings."""
+        work = out.with_name(out.stem + PARTS)
+        about = work / "settings.json"
+        if resume and about.is_file():
+            before = TumourTraining.model_validate_json(about.read_text())
+            free = {*MAY_CHANGE, "readers"} - {"steps", "validate_every"}
+            changed = sorted(k for k, v in self.settings if k not in free and getattr(before, k) != v)
+            if changed:
+                raise RunError(f"{work} was made with other settings ({', '.join(changed)}). Resume with the same settings, or train anew.")
+        else:
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir()
+            about.write_text(self.settings.model_dump_json())
+        return work
+
+    def _read(self, stack: ExitStack) -> Generator[TrainEvent, None, _Ready]:
+        """Open all slides, find their patches; every problem is named at once."""
+        settings, ready, problems = self.settings, _Ready(), list[str]()
+        finer = settings.backbone != "none"
+        mpp, scale = (settings.mpp, settings.scale) if finer else (settings.mpp * settings.scale, 1)
+        total = len(self.lessons.slides)
+        yield Preparing(READING, 0, total)
+        for number, outlined in enumerate(self.lessons.slides, 1):
+            try:
+                slide = stack.enter_context(closing(outlined.open()))
+                sheet = sheet_of(outlined, slide, mpp, scale)
+            except HistosegError as error:
+                text = str(error) if outlined.name in str(error) else f"{outlined.name}: {error}"
+                (self.notices if settings.skip_unreadable else problems).append(f"Left out: {text}" if settings.skip_unreadable else text)
+                continue
+            table = patches_of(sheet, settings.crop_px // settings.scale, settings.least_tissue, settings.least_tumour)
+            if (sheet.truth == 1).any() and not (table["label"] == 1).any():
+                problems.append(outside_tissue(outlined.name, settings))
+                continue
+            ready.outlined.append(outlined)
+            ready.slides.append(slide)
+            ready.sheets.append(sheet)
+            ready.tables.append(table)
+            yield Preparing(READING, number, total)
+        self._check(ready, problems)
+        return ready
+
+    def _check(self, ready: _Ready, problems: list[str]) -> None:
+        if problems:
+            raise DatasetError("These slides cannot be trained on: " + " ".join(problems))
+        if not ready.sheets:
+            raise DatasetError("None of the slides can be read. " + " ".join(self.notices))
+        labels = pd.concat(ready.tables)["label"]
+        for value, words in ((1, "with tumour"), (0, "without tumour")):
+            if not (labels == value).any():
+                raise DatasetError(
+                    f"None of the {len(labels)} patches of {len(ready.sheets)} slides is {words}. The classifier learns from both: annotate slides that show both, and check the pixel size."
+                )
+        for stage in self.settings.stages:
+            missing = [each.name for each in ready.outlined if stage not in each.labels]
+            if missing and len(missing) < len(ready.outlined):
+                self.notices.append(f"'{stage}' is not stated of {len(missing)} slides, which are drawn as a kind of their own: {', '.join(missing[:5])}.")
+
+    def _split(self, ready: _Ready) -> set[int]:
+        """Numbers of the slides that are held out; empty where none can be, and the training slides are scored."""
+        both = [set(table["label"]) for table in ready.tables]
+        held = held_out(ready.outlined, both, self.settings)
+        if not held:
+            self.notices.append("Nothing was held out: scores are of the training slides. Annotate slides of another patient.")
+        return held
+
+    # -- what is said of it -------------------------------------------------------------------------------------------
+
+    def card_data(self, ready: _Ready, held: set[int], unseen: bool) -> list[dict[str, Any]]:
+        """What the model card says of the slides."""
+        names = [each.name for each in ready.outlined]
+        entry = {
+            "title": self.lessons.provenance.get("name", ""),
+            "train_slides": [name for i, name in enumerate(names) if i not in held],
+            "held_out_slides": [name for i, name in enumerate(names) if i in held],
+            "heatmaps": "by classifiers that have not seen the slide" if unseen else "by the classifier itself, of slides that it was trained on",
+            "notices": self.notices,
+        }
+        if "stain" in self.lessons.provenance:
+            entry["stain"] = self.lessons.provenance["stain"]
+        return [entry]
+
+
+class _Course:
+    """A training under way: what it has learned, and its stages as one row of steps."""
+
+    def __init__(self, task: TumourTask, out: Path, work: Path, stop: Callable[[], bool], settings: TumourTraining) -> None:
+        self.task, self.out, self.work, self.stop, self.settings = task, out, work, stop, settings
+        self.classifier: State | None = None
+        self.refiner: State | None = None
+        self.scores: dict[str, float] = {}
+        self.stopped = False
+        self._before = 0
+        self._ready: _Ready | None = None
+        self._held: set[int] = set()
+        self._unseen = True
+        self._start: tuple[State, State] = self._given()
+
+    def _given(self) -> tuple[State, State]:
+        """Tensors of weights to go on from."""
+        path = self.settings.start
+        if path is None:
+            return {}, {}
+        card = read_card(path, "tumour")
+        same_pixels(card, self.settings.mpp, path)
+        return states(path)
+
+    @property
+    def steps(self) -> int:
+        """Of all stages."""
+        count = 0 if self.settings.backbone == "none" else self.settings.steps
+        if self.settings.refiner == "none":
+            return count
+        return count * (1 + (self.settings.folds if self.settings.folds > 1 else 0)) + self.settings.refine_steps
+
+    def classify(self, ready: _Ready, held: set[int]) -> Generator[TrainEvent, None, None]:
+        """Train the classifier that is kept."""
+        self._ready, self._held = ready, held
+        task = self._patches(ready, held, set(range(len(ready.sheets))) - held)
+        yield from self._stage("classifier", task, keep="classifier")
+        task.drawn(self.settings.steps).to_csv(self.out.with_suffix(".draws.csv"), index=False)
+
+    def _patches(self, ready: _Ready, held: set[int], taught: set[int]) -> ClassifierTask:
+        pool = ready.pool(self.settings)
+        scored = pool.of(held or taught)
+        guide = fit_guide(self.settings, pool.of(taught)) if self.settings.guided else None
+        return ClassifierTask(self.settings, pool.of(taught), scored, guide, self._start[0] or None, self.task.lessons.provenance)
+
+    def refine(self, ready: _Ready, held: set[int]) -> Generator[TrainEvent, None, None]:
+        """Heatmaps of all slides, then the refiner."""
+        self._ready, self._held = ready, held
+        heats = {i: np.zeros(sheet.box.shape, np.uint8) for i, sheet in enumerate(ready.sheets)}
+        if self.classifier is not None:
+            yield from self._heatmaps(ready, held, heats)
+        if self.stopped:
+            return
+        examples = {i: Example(sheet, heats[i]) for i, sheet in enumerate(ready.sheets)}
+        taught = [example for i, example in examples.items() if i not in held]
+        task = RefinerTask(self.settings, taught, [examples[i] for i in sorted(held)] or taught, self._start[1] or None, self.task.lessons.provenance)
+        yield from self._stage("refiner", task, keep="refiner")
+
+    def _heatmaps(self, ready: _Ready, held: set[int], heats: dict[int, NDArray[np.uint8]]) -> Generator[TrainEvent, None, None]:
+        """By the classifier that is kept for slides that it has not seen, by others for those that it has."""
+        taught = sorted(set(range(len(ready.sheets))) - held)
+        folds = folds_of([ready.outlined[i] for i in taught], self.settings)
+        if len(folds) < 2:
+            self._unseen = False
+            if self.settings.folds > 1:
+                self.task.notices.append("There is one slide or patient to learn from: its heatmap is the classifier's own, and the refiner will trust heatmaps too much.")
+            yield from self._mapped(ready, taught, self.work / "classifier.safetensors", heats)
+        for number, members in enumerate(folds if len(folds) > 1 else [], 1):
+            part = {taught[i] for i in members}
+            name = f"fold {number}"
+            task = self._patches(ready, held or part, set(taught) - part)
+            yield from self._stage(name, task)
+            if self.stopped:
+                return
+            yield from self._mapped(ready, sorted(part), self.work / f"{name}.safetensors", heats)
+        yield from self._mapped(ready, sorted(held), self.work / "classifier.safetensors", heats)
+
+    def _mapped(self, ready: _Ready, which: Sequence[int], network: Path, heats: dict[int, NDArray[np.uint8]]) -> Generator[TrainEvent, None, None]:
+        """The heatmaps of some slides, by runs as a person would make them."""
+        from napari_histoseg.predict.events import Finished
+        from napari_histoseg.predict.run import iter_run
+
+        weights = self.work / "mapping.safetensors"
+        save_fitted(weights, load_tensors(network), None, self._card({}, 0.0))
+        shared = {name: getattr(self.settings, name) for name in ("device", "precision", "least_tissue")}
+        how = TumourSettings.parse({**shared, "outline": "threshold", "tissue_only": False})
+        for count, i in enumerate(which):
+            yield Preparing("Mapping the slides", count, len(which))
+            slide, part = ready.slides[i], ready.outlined[i].part
+            stored = self.work / f"heat-{i}-{network.stem}.npy"
+            if not stored.is_file():
+                for event in iter_run("tumour", slide, region=part, weights=weights, settings=how):
+                    if isinstance(event, Finished):
+                        np.save(stored, np.asarray(event.result.arrays()["probability"][0][:]))
+                    else:
+                        yield Preparing("Mapping the slides", count, len(which))
+            heats[i] = np.load(stored)
+
+    def _stage(self, name: str, task: ClassifierTask | RefinerTask, keep: str = "") -> Generator[TrainEvent, None, None]:
+        """One run of the loop; one that an earlier session brought to its end is not run again."""
+        weights = self.work / f"{name}.safetensors"
+        done = self.work / f"{name}.done"
+        steps = task.settings.steps
+        if not done.exists():
+            for event in fit(task, weights, resume=True, stop=self.stop):
+                if isinstance(event, StepDone):
+                    parts = {name: event.loss}
+                    yield replace(event, step=self._before + event.step, steps=self.steps, seconds=self._seconds, parts=parts)
+                elif isinstance(event, Validated) and keep:
+                    if event.best:
+                        self._keep(keep, load_tensors(weights), event.scores)
+                        self._show_worst(task)
+                    yield Validated(self._before + event.step, event.scores, event.best, self.out)
+                elif isinstance(event, Trained):
+                    self.stopped = self.stopped or self.stop()
+            done.touch()
+            self._bring_curve(weights, keep)
+        if keep and getattr(self, keep) is None:
+            self._keep(keep, load_tensors(weights), {k: float(v) for k, v in read_card(weights).scores["validation"].items()})
+        self._before += steps
+
+    @property
+    def _seconds(self) -> float:
+        return perf_counter() - self.task._begun
+
+    def _keep(self, which: str, state: State, scores: dict[str, float]) -> None:
+        setattr(self, which, state)
+        self.scores = {**{k: v for k, v in self.scores.items() if k != "score"}, **scores, which: scores["score"]}
+        self.save(self.classifier, self.refiner)
+
+    def _show_worst(self, task: ClassifierTask | RefinerTask) -> None:
+        """The patches that the classifier gets most wrong, in level-0 pixels, as a table beside the weights."""
+        if not isinstance(task, ClassifierTask):
+            return
+        rows = task.worst.head(WORST)
+        factor = [task.held.mpps[i] * task.held.scale / task.held.slides[i].require_mpp() for i in rows["slide"]]
+        corners = rows[["x", "y"]].to_numpy() * np.array(factor)[:, None]
+        side = np.array(factor) * (task.held.side_px // task.held.scale)
+        table = rows[["name", "label", PROBABILITY]].assign(x=corners[:, 0], y=corners[:, 1], width=side, height=side)
+        table.round({PROBABILITY: 4, "x": 1, "y": 1, "width": 1, "height": 1}).to_csv(self.out.with_suffix(".worst.csv"), index=False)
+
+    def _bring_curve(self, weights: Path, keep: str) -> None:
+        curve = weights.with_suffix(".curve.csv")
+        if keep and curve.exists():
+            curve.replace(self.out.with_suffix(".curve.csv" if keep == "classifier" or self.settings.backbone == "none" else ".refiner.curve.csv"))
+
+    def save(self, classifier: State | None, refiner: State | None) -> None:
+        """Write what has been learned so far."""
+        save_fitted(self.out, classifier, refiner, self._card(self.scores, self._seconds))
+
+    def _card(self, scores: dict[str, float], seconds: float) -> Any:
+        settings = self.settings
+        provenance = dict(self.task.lessons.provenance)
+        assert self._ready is not None
+        provenance["data"] = self.task.card_data(self._ready, self._held, self._unseen)
+        count = len(self._held or self._ready.sheets)
+        name = f"{settings.backbone}+{settings.refiner}"
+        return card_of("tumour", settings, provenance, scores, count, seconds, architecture=name, width=0, mpp=settings.mpp, classes=[TUMOUR])
+
+
+def outside_tissue(name: str, settings: TumourTraining) -> str:
+    """What is said of a slide whose outline holds no patch."""
+    return (
+        f"The outline of {name} holds no patch with {settings.least_tissue:.0%} of tissue: it lies outside the tissue, or is too small. Check that outline and slide belong together."
+    )
+
+
+def task_from_dataset(dataset: Path | PatchDataset, settings: TumourTraining) -> TumourTask:
+    """Learning from a patch dataset whose masks cover slides or parts of them, or from a folder of slides with outlines beside them.
+
+    Raises
+    ------
+    DatasetError
+        Names every problem at once.
+    """
+    if settings.backbone == "none" and settings.refiner == "none":
+        raise DatasetError("There is nothing to train: both networks are 'none'. Choose a classifier, a refiner, or both.")
+    return TumourTask(settings, read_lessons(dataset, settings.tumour_class, settings.skip_unreadable))
