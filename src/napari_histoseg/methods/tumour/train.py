@@ -26,20 +26,23 @@ from napari_histoseg.methods.tumour.refinetask import Example, RefinerTask
 from napari_histoseg.methods.tumour.sheets import Outlined, Sheet, sheet_of
 from napari_histoseg.methods.tumour.slides import Lessons, read_lessons
 from napari_histoseg.methods.tumour.split import folds_of, held_out
-from napari_histoseg.nn.weights import load_tensors, read_card
+from napari_histoseg.nn.weights import ModelCard, load_tensors, read_card
 from napari_histoseg.slide import Slide
 from napari_histoseg.train.card import card_of
-from napari_histoseg.train.loop import MAY_CHANGE, Preparing, StepDone, Trained, TrainEvent, Validated, fit
+from napari_histoseg.train.loop import MAY_CHANGE, Preparing, StepDone, Trained, TrainEvent, Validated, fit, never
 
 PARTS = ".parts"
 """Ending of the folder beside the weights that a training keeps its intermediate files in."""
 WORST = 64
 READING = "Reading the slides"
+MAPPING = "Mapping the slides"
+SEEN = "There is one slide or patient to learn from: its heatmap is the classifier's own, and the refiner will trust heatmaps too much."
 State = dict[str, Tensor]
+Heat = NDArray[np.uint8]
 
 
 @dataclass
-class _Ready:
+class Ready:
     """Slides that were read."""
 
     outlined: list[Outlined] = field(default_factory=list)
@@ -79,16 +82,14 @@ class TumourTask:
         work = self._workplace(out, resume)
         settings = self.settings
         with ExitStack() as stack:
-            ready = yield from self._read(stack)
-            held = self._split(ready)
-            course = _Course(self, out, work, stop, settings)
-            classifier: State | None = None
+            ready = yield from self.read(stack)
+            held = self.split(ready)
+            course = Course(self, ready, held, out, work, stop)
             if settings.backbone != "none":
-                yield from course.classify(ready, held)
-                classifier = course.classifier
+                yield from course.classify()
             if settings.refiner != "none" and not course.stopped:
-                yield from course.refine(ready, held)
-            course.save(classifier, course.refiner)
+                yield from course.refine()
+            course.save()
         shutil.rmtree(work)
         yield Trained(out, course.scores, perf_counter() - self._begun, course.stopped)
 
@@ -108,9 +109,9 @@ class TumourTask:
             about.write_text(self.settings.model_dump_json())
         return work
 
-    def _read(self, stack: ExitStack) -> Generator[TrainEvent, None, _Ready]:
+    def read(self, stack: ExitStack) -> Generator[TrainEvent, None, Ready]:
         """Open all slides, find their patches; every problem is named at once."""
-        settings, ready, problems = self.settings, _Ready(), list[str]()
+        settings, ready, problems = self.settings, Ready(), list[str]()
         finer = settings.backbone != "none"
         mpp, scale = (settings.mpp, settings.scale) if finer else (settings.mpp * settings.scale, 1)
         total = len(self.lessons.slides)
@@ -135,7 +136,7 @@ class TumourTask:
         self._check(ready, problems)
         return ready
 
-    def _check(self, ready: _Ready, problems: list[str]) -> None:
+    def _check(self, ready: Ready, problems: list[str]) -> None:
         if problems:
             raise DatasetError("These slides cannot be trained on: " + " ".join(problems))
         if not ready.sheets:
@@ -151,7 +152,7 @@ class TumourTask:
             if missing and len(missing) < len(ready.outlined):
                 self.notices.append(f"'{stage}' is not stated of {len(missing)} slides, which are drawn as a kind of their own: {', '.join(missing[:5])}.")
 
-    def _split(self, ready: _Ready) -> set[int]:
+    def split(self, ready: Ready) -> set[int]:
         """Numbers of the slides that are held out; empty where none can be, and the training slides are scored."""
         both = [set(table["label"]) for table in ready.tables]
         held = held_out(ready.outlined, both, self.settings)
@@ -161,7 +162,7 @@ class TumourTask:
 
     # -- what is said of it -------------------------------------------------------------------------------------------
 
-    def card_data(self, ready: _Ready, held: set[int], unseen: bool) -> list[dict[str, Any]]:
+    def card_data(self, ready: Ready, held: set[int], unseen: bool) -> list[dict[str, Any]]:
         """What the model card says of the slides."""
         names = [each.name for each in ready.outlined]
         entry = {
@@ -176,18 +177,18 @@ class TumourTask:
         return [entry]
 
 
-class _Course:
+class Course:
     """A training under way: what it has learned, and its stages as one row of steps."""
 
-    def __init__(self, task: TumourTask, out: Path, work: Path, stop: Callable[[], bool], settings: TumourTraining) -> None:
-        self.task, self.out, self.work, self.stop, self.settings = task, out, work, stop, settings
+    def __init__(self, task: TumourTask, ready: Ready, held: set[int], out: Path, work: Path, stop: Callable[[], bool] = never) -> None:
+        self.task, self.ready, self.held, self.out, self.work, self.stop = task, ready, held, out, work, stop
+        self.settings = task.settings
+        self.taught = set(range(len(ready.sheets))) - held
         self.classifier: State | None = None
         self.refiner: State | None = None
         self.scores: dict[str, float] = {}
         self.stopped = False
         self._before = 0
-        self._ready: _Ready | None = None
-        self._held: set[int] = set()
         self._unseen = True
         self._start: tuple[State, State] = self._given()
 
@@ -208,70 +209,71 @@ class _Course:
             return count
         return count * (1 + (self.settings.folds if self.settings.folds > 1 else 0)) + self.settings.refine_steps
 
-    def classify(self, ready: _Ready, held: set[int]) -> Generator[TrainEvent, None, None]:
+    def classify(self) -> Generator[TrainEvent, None, None]:
         """Train the classifier that is kept."""
-        self._ready, self._held = ready, held
-        task = self._patches(ready, held, set(range(len(ready.sheets))) - held)
+        task = self._patches(self.taught, self.held)
         yield from self._stage("classifier", task, keep="classifier")
         task.drawn(self.settings.steps).to_csv(self.out.with_suffix(".draws.csv"), index=False)
 
-    def _patches(self, ready: _Ready, held: set[int], taught: set[int]) -> ClassifierTask:
-        pool = ready.pool(self.settings)
-        scored = pool.of(held or taught)
-        guide = fit_guide(self.settings, pool.of(taught)) if self.settings.guided else None
-        return ClassifierTask(self.settings, pool.of(taught), scored, guide, self._start[0] or None, self.task.lessons.provenance)
+    def _patches(self, taught: set[int], scored: set[int]) -> ClassifierTask:
+        """Learning from some slides, scored on others; on the same ones where there are no others."""
+        everything = self.ready.pool(self.settings)
+        pool = everything.of(taught)
+        guide = fit_guide(self.settings, pool) if self.settings.guided else None
+        return ClassifierTask(self.settings, pool, everything.of(scored or taught), guide, self._start[0] or None, self.task.lessons.provenance)
 
-    def refine(self, ready: _Ready, held: set[int]) -> Generator[TrainEvent, None, None]:
+    def refine(self) -> Generator[TrainEvent, None, None]:
         """Heatmaps of all slides, then the refiner."""
-        self._ready, self._held = ready, held
-        heats = {i: np.zeros(sheet.box.shape, np.uint8) for i, sheet in enumerate(ready.sheets)}
-        if self.classifier is not None:
-            yield from self._heatmaps(ready, held, heats)
+        heats = yield from self.heatmaps()
         if self.stopped:
             return
-        examples = {i: Example(sheet, heats[i]) for i, sheet in enumerate(ready.sheets)}
-        taught = [example for i, example in examples.items() if i not in held]
-        task = RefinerTask(self.settings, taught, [examples[i] for i in sorted(held)] or taught, self._start[1] or None, self.task.lessons.provenance)
+        examples = [Example(sheet, heat) for sheet, heat in zip(self.ready.sheets, heats, strict=True)]
+        taught, scored = ([examples[i] for i in sorted(part)] for part in (self.taught, self.held or self.taught))
+        task = RefinerTask(self.settings, taught, scored, self._start[1] or None, self.task.lessons.provenance)
         yield from self._stage("refiner", task, keep="refiner")
 
-    def _heatmaps(self, ready: _Ready, held: set[int], heats: dict[int, NDArray[np.uint8]]) -> Generator[TrainEvent, None, None]:
-        """By the classifier that is kept for slides that it has not seen, by others for those that it has."""
-        taught = sorted(set(range(len(ready.sheets))) - held)
-        folds = folds_of([ready.outlined[i] for i in taught], self.settings)
+    def heatmaps(self) -> Generator[TrainEvent, None, list[Heat]]:
+        """Of all slides: by the classifier that is kept for slides that it has not seen, by others for those that it has."""
+        heats = [np.zeros(sheet.box.shape, np.uint8) for sheet in self.ready.sheets]
+        if self.classifier is None:
+            return heats
+        taught = sorted(self.taught)
+        folds = folds_of([self.ready.outlined[i] for i in taught], self.settings)
         if len(folds) < 2:
             self._unseen = False
             if self.settings.folds > 1:
-                self.task.notices.append("There is one slide or patient to learn from: its heatmap is the classifier's own, and the refiner will trust heatmaps too much.")
-            yield from self._mapped(ready, taught, self.work / "classifier.safetensors", heats)
+                self.task.notices.append(SEEN)
+            yield from self._mapped(taught, "classifier", heats)
         for number, members in enumerate(folds if len(folds) > 1 else [], 1):
             part = {taught[i] for i in members}
-            name = f"fold {number}"
-            task = self._patches(ready, held or part, set(taught) - part)
-            yield from self._stage(name, task)
+            yield from self._stage(f"fold {number}", self._patches(self.taught - part, self.held or part))
             if self.stopped:
-                return
-            yield from self._mapped(ready, sorted(part), self.work / f"{name}.safetensors", heats)
-        yield from self._mapped(ready, sorted(held), self.work / "classifier.safetensors", heats)
+                return heats
+            yield from self._mapped(sorted(part), f"fold {number}", heats)
+        yield from self._mapped(sorted(self.held), "classifier", heats)
+        return heats
 
-    def _mapped(self, ready: _Ready, which: Sequence[int], network: Path, heats: dict[int, NDArray[np.uint8]]) -> Generator[TrainEvent, None, None]:
-        """The heatmaps of some slides, by runs as a person would make them."""
+    def _mapped(self, which: Sequence[int], network: str, heats: list[Heat]) -> Generator[TrainEvent, None, None]:
+        """The heatmaps of some slides by one of the classifiers, by runs as a person would make them."""
         from napari_histoseg.predict.events import Finished
         from napari_histoseg.predict.run import iter_run
 
         weights = self.work / "mapping.safetensors"
-        save_fitted(weights, load_tensors(network), None, self._card({}, 0.0))
+        save_fitted(weights, load_tensors(self.work / f"{network}.safetensors"), None, self._card())
         shared = {name: getattr(self.settings, name) for name in ("device", "precision", "least_tissue")}
         how = TumourSettings.parse({**shared, "outline": "threshold", "tissue_only": False})
         for count, i in enumerate(which):
-            yield Preparing("Mapping the slides", count, len(which))
-            slide, part = ready.slides[i], ready.outlined[i].part
-            stored = self.work / f"heat-{i}-{network.stem}.npy"
+            yield Preparing(MAPPING, count, len(which))
+            stored = self.work / f"heat-{i}-{network}.npy"
             if not stored.is_file():
+                slide, part = self.ready.slides[i], self.ready.outlined[i].part
                 for event in iter_run("tumour", slide, region=part, weights=weights, settings=how):
                     if isinstance(event, Finished):
-                        np.save(stored, np.asarray(event.result.arrays()["probability"][0][:]))
+                        partial = stored.with_suffix(".partial.npy")
+                        np.save(partial, np.asarray(event.result.arrays()["probability"][0][:]))
+                        partial.replace(stored)
                     else:
-                        yield Preparing("Mapping the slides", count, len(which))
+                        yield Preparing(MAPPING, count, len(which))
             heats[i] = np.load(stored)
 
     def _stage(self, name: str, task: ClassifierTask | RefinerTask, keep: str = "") -> Generator[TrainEvent, None, None]:
@@ -304,7 +306,7 @@ class _Course:
     def _keep(self, which: str, state: State, scores: dict[str, float]) -> None:
         setattr(self, which, state)
         self.scores = {**{k: v for k, v in self.scores.items() if k != "score"}, **scores, which: scores["score"]}
-        self.save(self.classifier, self.refiner)
+        self.save()
 
     def _show_worst(self, task: ClassifierTask | RefinerTask) -> None:
         """The patches that the classifier gets most wrong, in level-0 pixels, as a table beside the weights."""
@@ -322,18 +324,17 @@ class _Course:
         if keep and curve.exists():
             curve.replace(self.out.with_suffix(".curve.csv" if keep == "classifier" or self.settings.backbone == "none" else ".refiner.curve.csv"))
 
-    def save(self, classifier: State | None, refiner: State | None) -> None:
+    def save(self) -> None:
         """Write what has been learned so far."""
-        save_fitted(self.out, classifier, refiner, self._card(self.scores, self._seconds))
+        save_fitted(self.out, self.classifier, self.refiner, self._card())
 
-    def _card(self, scores: dict[str, float], seconds: float) -> Any:
+    def _card(self) -> ModelCard:
         settings = self.settings
-        provenance = dict(self.task.lessons.provenance)
-        assert self._ready is not None
-        provenance["data"] = self.task.card_data(self._ready, self._held, self._unseen)
-        count = len(self._held or self._ready.sheets)
+        provenance = {**self.task.lessons.provenance, "data": self.task.card_data(self.ready, self.held, self._unseen)}
+        count = len(self.held or self.taught)
         name = f"{settings.backbone}+{settings.refiner}"
-        return card_of("tumour", settings, provenance, scores, count, seconds, architecture=name, width=0, mpp=settings.mpp, classes=[TUMOUR])
+        own = {"architecture": name, "width": 0, "mpp": settings.mpp, "classes": [TUMOUR]}
+        return card_of("tumour", settings, provenance, self.scores, count, self._seconds, **own)
 
 
 def outside_tissue(name: str, settings: TumourTraining) -> str:
