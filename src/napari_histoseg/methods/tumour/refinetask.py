@@ -17,6 +17,7 @@ from napari_histoseg.methods.tumour.fitted import new_refiner
 from napari_histoseg.methods.tumour.loss import dice_loss
 from napari_histoseg.methods.tumour.refine import Refiner, as_input, refined, stacked
 from napari_histoseg.methods.tumour.sheets import Sheet
+from napari_histoseg.metrics.tumour import shares
 from napari_histoseg.nn.weights import ModelCard
 from napari_histoseg.predict.device import choose_device, choose_precision
 from napari_histoseg.slide import Box
@@ -147,11 +148,9 @@ def outline_of(refiner: Refiner, example: Example) -> NDArray[np.float32]:
 
 
 def dice_of(outline: NDArray[np.bool_], truth: NDArray[np.uint8]) -> float:
-    """2 |A ∩ B| / (|A| + |B|) where somebody annotated; 1 where both are empty."""
-    known = truth <= 1
-    own, true = outline & known, truth == 1
-    total = int(own.sum()) + int(true.sum())
-    return 2 * int((own & true).sum()) / total if total else 1.0
+    """Of an outline, where somebody annotated."""
+    found, tumour = outline & (truth <= 1), truth == 1
+    return shares(int((found & tumour).sum()), int(found.sum()), int(tumour.sum()))["dice"]
 
 
 def _placed(rng: np.random.Generator, sheet: Sheet, side: int, whole: bool) -> NDArray[np.float64]:

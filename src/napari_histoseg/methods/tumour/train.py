@@ -225,8 +225,11 @@ class Course:
     def refine(self) -> Generator[TrainEvent, None, None]:
         """Heatmaps of all slides, then the refiner."""
         heats = yield from self.heatmaps()
-        if self.stopped:
-            return
+        if not self.stopped:
+            yield from self.refine_with(heats)
+
+    def refine_with(self, heats: Sequence[Heat]) -> Generator[TrainEvent, None, None]:
+        """Train the refiner with the heatmaps of all slides."""
         examples = [Example(sheet, heat) for sheet, heat in zip(self.ready.sheets, heats, strict=True)]
         taught, scored = ([examples[i] for i in sorted(part)] for part in (self.taught, self.held or self.taught))
         task = RefinerTask(self.settings, taught, scored, self._start[1] or None, self.task.lessons.provenance)
@@ -243,17 +246,17 @@ class Course:
             self._unseen = False
             if self.settings.folds > 1:
                 self.task.notices.append(SEEN)
-            yield from self._mapped(taught, "classifier", heats)
+            yield from self.mapped(taught, "classifier", heats)
         for number, members in enumerate(folds if len(folds) > 1 else [], 1):
             part = {taught[i] for i in members}
             yield from self._stage(f"fold {number}", self._patches(self.taught - part, self.held or part))
             if self.stopped:
                 return heats
-            yield from self._mapped(sorted(part), f"fold {number}", heats)
-        yield from self._mapped(sorted(self.held), "classifier", heats)
+            yield from self.mapped(sorted(part), f"fold {number}", heats)
+        yield from self.mapped(sorted(self.held), "classifier", heats)
         return heats
 
-    def _mapped(self, which: Sequence[int], network: str, heats: list[Heat]) -> Generator[TrainEvent, None, None]:
+    def mapped(self, which: Sequence[int], network: str, heats: list[Heat]) -> Generator[TrainEvent, None, None]:
         """The heatmaps of some slides by one of the classifiers, by runs as a person would make them."""
         from napari_histoseg.predict.events import Finished
         from napari_histoseg.predict.run import iter_run
