@@ -51,12 +51,19 @@ ALSO: dict[str, set[str]] = {
     "methods.cells.train": {"results", "predict.device"},
     # It looks at the pictures of a patch dataset.
     "methods.stain.pictures": {"annotations"},
+    # Slides are learned from with outlines in a patch dataset, or in GeoJSON and masks beside them.
+    "methods.tumour.slides": {"annotations"},
+    # Kinds of tissue are found, and heatmaps scored, on the device that runs use.
+    "methods.tumour.guide": {"predict.device"},
+    "methods.tumour.refinetask": {"predict.device"},
+    # The heatmaps that the refiner learns from are made by runs, as a person would make them.
+    "methods.tumour.train": {"predict"},
     # The training can be called: ``napari_histoseg.train(...)``.
     "train": {"api"},
 }
 #: What a method's own training may use, besides what every method may.
 TRAINING = {"train", "annotations", "metrics"}
-TRAINING_MODULES = {"train", "task", "gantask", "gantrain", "deeptask"}
+TRAINING_MODULES = {"train", "task", "gantask", "gantrain", "deeptask", "patchtask", "refinetask"}
 
 
 @dataclass(frozen=True)
