@@ -99,12 +99,22 @@ class _Pace:
     begun_with: int = 0
     begun_at: float = field(default_factory=time.perf_counter)
     handled: threading.Event = field(default_factory=threading.Event)
+    doing: str = ""
     boxes: list[Box] = field(default_factory=list)
     """Of the tiles that nobody was told yet to be on the disk."""
 
     def begin(self, done: int) -> None:
         self.begun_with, self.begun_at = done, time.perf_counter()
         self.handled.set()
+
+    def begin_other(self, piece: Part | Fitting) -> None:
+        """Reckon anew what comes after other work, or begins or ends."""
+        words = piece.words if isinstance(piece, Fitting) else ""
+        if piece.done in (0, piece.total):
+            self.begin(0)
+        elif words != self.doing:
+            self.begin(piece.done)
+        self.doing = words
 
     def due(self) -> bool:
         """Whether the window is ready for another message."""
@@ -315,9 +325,7 @@ def _messages(
                 yield replace(last, stored=fresh)
                 last, fresh = None, False
         elif isinstance(event, (Part, Fitting)):
-            # What comes after fitting is reckoned anew.
-            if event.done in (0, event.total):
-                pace.begin(0)
+            pace.begin_other(event)
             if pace.due():
                 yield pace.progress(event)
         elif isinstance(event, (Notice, Said)):

@@ -65,6 +65,8 @@ class RunDock(QScrollArea):
     """Settings that are always seen."""
     HIDDEN: ClassVar[tuple[str, ...]] = ()
     """Settings that another part of the dock sets."""
+    LIVE: ClassVar[type[LiveRun]] = LiveRun
+    """How a run is shown."""
     PREVIEW_UM: ClassVar[float] = 512.0
     """A preview covers at most this much a side, so that it takes seconds wherever the view is."""
 
@@ -263,7 +265,7 @@ class RunDock(QScrollArea):
         layer = self.header.layer
         if layer is None:
             raise RegionError("No slide is open.")
-        run = LiveRun(self.viewer, layer, request, self.engine, self)
+        run = self.LIVE(self.viewer, layer, request, self.engine, self)
         self.current = run
         self._stopped.pop(request.slide.fingerprint(), None)
         run.job.progress.connect(self._on_progress)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,18 +20,18 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_histoseg.annotations.dataset import FILE_NAME, Patch, PatchDataset, parse_dataset, write_dataset
-from napari_histoseg.errors import DatasetError, HistosegError, PixelSizeError, RegionError, StorageError
+from napari_histoseg.annotations.dataset import FILE_NAME, PatchDataset, parse_dataset, write_dataset
+from napari_histoseg.errors import DatasetError, RegionError, StorageError
 from napari_histoseg.gui.background import in_background
 from napari_histoseg.gui.layers import box_around
+from napari_histoseg.gui.lessons import FILES, Known, looked_at, shown_by
 from napari_histoseg.gui.parts import button
 from napari_histoseg.gui.qt import Signal
-from napari_histoseg.gui.slides import is_slide_layer, slide_of
+from napari_histoseg.gui.slides import slide_of
 from napari_histoseg.gui.where import WherePicker, drawn_region
-from napari_histoseg.slide import Box, Slide, open_slide
+from napari_histoseg.slide import Box
 
 if TYPE_CHECKING:
-    from napari.layers import Image
     from napari.viewer import Viewer
 
     from napari_histoseg.gui.header import SlideHeader
@@ -41,33 +39,6 @@ if TYPE_CHECKING:
 SLIDES, ANOTHER = "Slides", "A patch dataset…"
 FOLDER = "tissue training"
 LIST_PX = 84
-FILES = "Slides (*.svs *.tif *.tiff *.ndpi *.mrxs *.scn *.bif *.svslide *.vms *.vmu *.dcm *.png *.jpg *.jpeg);;All files (*)"
-
-
-@dataclass(frozen=True, eq=False)
-class Known:
-    """A slide of the list; ``layer`` None for a file."""
-
-    name: str
-    path: str | None
-    bounds: Box
-    mpp: float | None
-    fingerprint: str
-    layer: Image | None = None
-
-    @classmethod
-    def of(cls, slide: Slide, layer: Image | None = None) -> Known:
-        """What has to be known of a slide."""
-        return cls(slide.name, slide.path, slide.bounds, slide.mpp, slide.fingerprint(), layer)
-
-    def patches(self, boxes: Sequence[Box]) -> list[Patch]:
-        """Its parts, as patches without annotation."""
-        if self.mpp is None:
-            raise PixelSizeError(f"{self.name} has no pixel size (µm/px). Choose it above as the slide and enter one, or leave it out.")
-        return [
-            Patch(slide=self.path, box=(b.x, b.y, b.width, b.height), group=Path(self.path or self.name).stem, slide_fingerprint=self.fingerprint, slide_mpp=self.mpp)
-            for b in boxes
-        ]
 
 
 class LessonSlides(QWidget):
@@ -246,30 +217,6 @@ class LessonSlides(QWidget):
                 self.choose_dataset(Path(chosen))
                 return
         self._show()
-
-
-def shown_by(layer: Any) -> Known | None:
-    """The slide that a layer shows as it was scanned; None where there is none."""
-    if not is_slide_layer(layer):
-        return None
-    try:
-        slide = slide_of(layer)
-        return Known.of(slide, layer) if slide.stain is None else None
-    except HistosegError:
-        # The header says what is wrong with the layer when it is chosen.
-        return None
-
-
-def looked_at(paths: Sequence[Path]) -> tuple[list[Known], list[str]]:
-    """What is known of slides in files, and what is wrong with others; for a worker thread."""
-    found, problems = [], []
-    for path in paths:
-        try:
-            with closing(open_slide(path)) as slide:
-                found.append(Known.of(slide))
-        except HistosegError as error:
-            problems.append(str(error))
-    return found, problems
 
 
 def written(folder: Path, dataset: PatchDataset) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 from qtpy.QtCore import QObject
 
 from napari_histoseg.gui.jobs import Job, JobEvent, Part, Plain, Said
-from napari_histoseg.predict.events import Finished
+from napari_histoseg.predict.events import Finished, Fitting
 
 SAY_S = 0.25
 """Least time between two points of the curve."""
@@ -44,33 +44,33 @@ class Losses:
 
 @dataclass(frozen=True)
 class Scored:
-    """Held-out scores; ``best`` when ``weights`` was written anew."""
+    """Held-out scores; ``best`` when ``weights`` was written anew. ``stage`` names the last losses, where each stage of a training has one of its own."""
 
     step: int
     scores: dict[str, float]
     best: bool
     weights: Path
+    stage: str = ""
 
 
 @dataclass
 class _Mean:
     """Losses that were not said yet."""
 
-    sums: dict[str, float] = field(default_factory=dict)
-    count: int = 0
+    sums: dict[str, tuple[float, int]] = field(default_factory=dict)
     said: float = 0.0
 
     def add(self, values: dict[str, float]) -> None:
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.count += 1
+            total, count = self.sums.get(name, (0.0, 0))
+            self.sums[name] = total + value, count + 1
 
     def due(self) -> bool:
-        return time.perf_counter() - self.said >= SAY_S
+        return bool(self.sums) and time.perf_counter() - self.said >= SAY_S
 
     def take(self) -> dict[str, float]:
-        means = {name: value / self.count for name, value in self.sums.items()}
-        self.sums, self.count, self.said = {}, 0, time.perf_counter()
+        means = {name: total / count for name, (total, count) in self.sums.items()}
+        self.sums, self.said = {}, time.perf_counter()
         return means
 
 
@@ -130,9 +130,9 @@ class LiveTraining(QObject):
         wanted = self.lesson
         stain = {} if wanted.stain is None else {"stain": wanted.stain[0], "stain_method": wanted.stain[1]}
         events = self._engine(wanted.method, wanted.dataset, out=wanted.out, stop=self._stop.is_set, **stain, **wanted.settings)
-        from napari_histoseg.train.loop import StepDone, Trained, Validated
+        from napari_histoseg.train.loop import Preparing, StepDone, Trained, Validated
 
-        mean = _Mean()
+        mean, stage = _Mean(), ""
         with closing(events):  # type: ignore[type-var]
             for event in events:
                 if isinstance(event, StepDone):
@@ -141,11 +141,14 @@ class LiveTraining(QObject):
                     # While pictures are only looked at, nothing is lost.
                     if event.parts or event.loss:
                         mean.add(event.parts or {"loss": event.loss})
-                    if mean.count and mean.due():
+                    if mean.due():
                         yield Said(Losses(event.step, mean.take()))
+                    stage = next(iter(event.parts), "") if len(event.parts) == 1 else ""
                     yield Part(event.step, event.steps)
+                elif isinstance(event, Preparing):
+                    yield Fitting(event.done, event.total, event.words)
                 elif isinstance(event, Validated):
-                    yield Said(Scored(event.step, event.scores, event.best, event.weights))
+                    yield Said(Scored(event.step, event.scores, event.best, event.weights, stage))
                 elif isinstance(event, Trained):
                     yield Finished(Plain(event), event.seconds)  # type: ignore[arg-type]
                 while self.paused and not self.job.cancelling:
