@@ -129,7 +129,7 @@ def refined(
         yield frame, mean, spread
         return
     for keep, around in blocks(frame):
-        seen = around.intersect(bounds)
+        seen = _stepped(around, 2**refiner.levels).intersect(bounds)
         inside = seen.intersect(frame)
         part = np.asarray(heat[inside.relative_to(frame).slices])
         if not part.any() and refiner.heat:
@@ -140,3 +140,9 @@ def refined(
         mean, spread = refiner.probability(picture(seen), part, seeds)
         where = keep.relative_to(seen).slices
         yield keep, mean[where], spread[where]
+
+
+def _stepped(box: Box, step: int) -> Box:
+    """A box that begins at a multiple of a step of the slide: what the network pools together does not hang on the frame."""
+    x, y = box.x // step * step, box.y // step * step
+    return Box(x, y, box.right - x, box.bottom - y)
