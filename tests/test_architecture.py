@@ -51,8 +51,8 @@ ALSO: dict[str, set[str]] = {
     "methods.cells.train": {"results", "predict.device"},
     # It looks at the pictures of a patch dataset.
     "methods.stain.pictures": {"annotations"},
-    # Slides are learned from with outlines in a patch dataset, or in GeoJSON and masks beside them.
-    "methods.tumour.slides": {"annotations"},
+    # Slides are learned from with outlines in a patch dataset, or in GeoJSON and masks beside them; results there are no slides.
+    "methods.tumour.slides": {"annotations", "results.record"},
     # Kinds of tissue are found, and heatmaps scored, on the device that runs use.
     "methods.tumour.guide": {"predict.device"},
     "methods.tumour.refinetask": {"predict.device"},

@@ -129,8 +129,11 @@ def _warmed(network: nn.Module, images: Tensor) -> None:
     """Batch norm learns what pictures look like."""
     import torch
 
+    for module in network.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.momentum = None  # the mean over all that was seen
     with torch.no_grad():
-        for _ in range(20):
+        for _ in range(2):
             network(images)
     network.eval()
 

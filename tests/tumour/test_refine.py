@@ -190,7 +190,7 @@ def test_dropout_is_off_again_and_other_random_numbers_are_left_alone(refiner: R
 
 @pytest.mark.parametrize("name", ["agunet", "dagunet", "doubleunet"])
 def test_every_refiner_has_dropout_to_sample(tmp_path: Any, picture: Any, heat: Any, name: str) -> None:
-    fitted = read_fitted(tumour_model(tmp_path / "w.safetensors", refiner=name, backbone="mobilenet_v2"))
+    fitted = read_fitted(tumour_model(tmp_path / "w.safetensors", refiner=name))
     refiner = refiner_of(fitted, CPU, torch.float32)
     assert refiner is not None
     assert refiner.probability(picture, heat, (1, 2, 3))[1].max() > 0.01
@@ -298,7 +298,7 @@ def test_dice_counts_only_what_somebody_annotated(outline: list[int], truth: lis
 
 def test_validation_scores_the_outline_of_each_slide_by_itself(example: Example) -> None:
     empty = Example(Sheet(example.sheet.box, 8.0, example.sheet.picture, np.zeros_like(example.sheet.truth)), example.heat)
-    task = RefinerTask(settings(), [example], [example, empty])
+    task = RefinerTask(settings(refine_mpp=8), [example], [example, empty])
     network = Scale()
     assert task.validate(network) == {"score": pytest.approx(0.5)}
     assert not network.training

@@ -22,12 +22,15 @@ from napari_histoseg.annotations.dataset import (
 from napari_histoseg.annotations.geojson import rasterize, read_geojson
 from napari_histoseg.errors import DatasetError, HistosegError
 from napari_histoseg.methods.tumour.sheets import Outlined
-from napari_histoseg.slide import Box, Slide, open_slide
+from napari_histoseg.results.record import FILE_NAME as RESULT
+from napari_histoseg.slide import Box, open_slide
 
 TUMOUR_NAMES = ("tumour", "tumor", "carcinoma", "cancer", "invasive")
 """A class whose name holds one of these is the tumour."""
 OUTLINES = (".geojson", ".geojson.gz", ".json", ".png", ".tif", ".tiff")
 MASK_ENDINGS = ("-mask", "_mask", "-labels", "_labels")
+NO_SLIDES = (".csv", ".txt", ".md", ".json", ".safetensors", ".pt", ".partial", ".parts")
+"""Endings of what may lie beside slides, such as what a training leaves there."""
 UNLABELED = 255
 MOST_PX = 8192
 """Most columns and rows that outlines are drawn on."""
@@ -121,7 +124,8 @@ def _tumour_value(dataset: PatchDataset, name: str) -> int:
 def _of_patch(dataset: PatchDataset, patch: Patch, value: int) -> Outlined:
     """A patch as a slide, after a look at its files."""
     with closing(dataset.open(patch)) as slide:
-        _check_mpp(slide, patch.source)
+        if slide.mpp is None:
+            raise DatasetError(f'The pixel size of {patch.source} is unknown. Write "mpp" (µm/px) into {FILE_NAME}, or "slide_mpp" into its patch.')
         part = None if patch.box is None else Box(*patch.box)
         shape = (part or slide.bounds).shape
     named = {c.name: c.value for c in dataset.classes}
@@ -143,11 +147,6 @@ def _of_patch(dataset: PatchDataset, patch: Patch, value: int) -> Outlined:
 def _title(patch: Patch) -> str:
     box = "" if patch.box is None or patch.box[:2] == (0, 0) else f" at {patch.box[0]}, {patch.box[1]}"
     return f"{patch.source}{box}"
-
-
-def _check_mpp(slide: Slide, name: str) -> None:
-    if slide.mpp is None:
-        raise DatasetError(f'The pixel size of {name} is unknown. Write "mpp" (µm/px) into dataset.json, or "slide_mpp" into its patch.')
 
 
 Truth = Callable[[Fractions, Fractions], NDArray[np.uint8]]
@@ -185,10 +184,10 @@ def _of_folder(folder: Path, tumour_class: str, skip_unreadable: bool) -> Lesson
     outlines = {p for p in files if _is_outline(p, files)}
     lessons, problems = Lessons([]), list[str]()
     for file in files:
-        if file in outlines or file.suffix.lower() in (".csv", ".txt", ".md", ".json"):
+        if file in outlines or file.suffix.lower() in NO_SLIDES or (file / RESULT).is_file():
             continue
         try:
-            lessons.slides.append(_beside(file, outlines, tumour_class))
+            lessons.slides.append(_beside(file, outlines, tumour_class, lessons.notices))
         except HistosegError as error:
             if not skip_unreadable:
                 problems.append(str(error))
@@ -215,17 +214,18 @@ def _is_outline(path: Path, files: Sequence[Path]) -> bool:
     return ".geojson" in name or path.stem.lower().endswith(MASK_ENDINGS)
 
 
-def _beside(file: Path, outlines: set[Path], tumour_class: str) -> Outlined:
+def _beside(file: Path, outlines: set[Path], tumour_class: str, notices: list[str]) -> Outlined:
     stem = _stem(file)
     names = {stem, file.name, *(stem + ending for ending in MASK_ENDINGS)}
     found = [p for p in sorted(outlines) if _stem(p) in names or _stem(p).lower() in {n.lower() for n in names}]
     if not found:
         raise DatasetError(f"The slide {file.name} has no outline: nothing can be learned from it. Put {stem}.geojson or {stem}-mask.png beside it, or leave it out.")
     with closing(open_slide(file)) as slide:
-        _check_mpp(slide, file.name)
+        if slide.mpp is None:
+            raise DatasetError(f'The pixel size of {file.name} is unknown. List the slides in a patch dataset, and write "mpp" (µm/px) into its {FILE_NAME}.')
         bounds = slide.bounds
     outline = found[0]
-    truth = _drawn(outline, bounds, tumour_class) if "geojson" in outline.name.lower() else _Raster(_binary(outline, bounds))
+    truth = _drawn(outline, bounds, tumour_class, notices) if "geojson" in outline.name.lower() else _Raster(_binary(outline, bounds))
     return Outlined(file.name, lambda: open_slide(file), None, truth, {}, stem)
 
 
@@ -240,9 +240,13 @@ def _binary(path: Path, bounds: Box) -> NDArray[np.uint8]:
     return np.where(mask == UNLABELED, UNLABELED, mask > 0).astype(np.uint8)
 
 
-def _drawn(path: Path, bounds: Box, tumour_class: str) -> _Raster:
+def _drawn(path: Path, bounds: Box, tumour_class: str, notices: list[str]) -> _Raster:
     """Areas of a GeoJSON as a mask; areas of other classes than the tumour are no tumour."""
-    regions = read_geojson(path, [])
+    problems = list[str]()
+    regions = read_geojson(path, problems)
+    notices += [f"{path.name}: {problem}" for problem in problems]
+    if not regions:
+        notices.append(f"{path.name} has no area: nothing of its slide is learned as tumour.")
     named = {r.class_name for r in regions if r.class_name}
     wanted = {n for n in named if (n == tumour_class if tumour_class else any(word in n.lower() for word in TUMOUR_NAMES))}
     if tumour_class and tumour_class not in named:
