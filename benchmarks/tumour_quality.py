@@ -84,7 +84,9 @@ class Bench:
         import napari_histoseg as hs
 
         how = {"outline": "threshold", "overlap": overlap, "tissue_only": False}
-        return [np.asarray(hs.run("tumour", slide, weights=weights, **how).arrays()["probability"][0][:]) for slide in self.test.slides]
+        # A result in a temporary folder is there as long as the object is.
+        results = [hs.run("tumour", slide, weights=weights, **how) for slide in self.test.slides]
+        return [np.asarray(result.arrays()["probability"][0][:]) for result in results]
 
     def refined(self, weights: Path, heats: list[np.ndarray]) -> list[np.ndarray]:
         """Outlines by the refiner of a weights file."""

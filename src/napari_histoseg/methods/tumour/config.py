@@ -98,7 +98,7 @@ class TumourTraining(TrainSettings):
         2, ge=1, le=10, title="Cross-fitting", description="Parts of the slides, each with a heatmap of a classifier that has not seen it; 1: none."
     )
     refine_steps: int = Field(400, ge=1, title="Refiner's steps", description="Optimizer steps of the refiner.")
-    refine_batch: int = Field(4, ge=1, le=64, title="Refiner's batch", description="Pictures at once.")
+    refine_batch: int = Field(8, ge=1, le=64, title="Refiner's batch", description="Pictures at once; the paper's is 4.")
     accumulate: int = Field(
         0, ge=0, le=64, title="Accumulation", description="Batches whose gradients make one step of the refiner; 0 takes 1, and for the paper 6."
     )
@@ -106,8 +106,11 @@ class TumourTraining(TrainSettings):
     refine_patience: int = Field(
         0, ge=0, title="Refiner's patience", description="Validations of the refiner without a better score before stopping early; 0 never stops early."
     )
+    refine_mpp: float = Field(
+        16.0, gt=0, le=128, title="Refiner's pixels (µm)", description="About the pixel size that the refiner works at; the paper's is what a whole slide in 1024 px gives."
+    )
     refine_px: int = Field(
-        0, ge=0, le=2048, multiple_of=64, title="Refiner's picture", description="Side of its pictures; 0 takes 512 px of 8 µm, and for the paper 1024."
+        0, ge=0, le=2048, multiple_of=32, title="Refiner's picture", description="Side of its pictures while it learns; 0 takes 256, and for the paper 1024."
     )
     augmentation: float = Field(1.0, ge=0, le=2, title="Augmentation", description="Strength of changes of the stain; 0 is flips and turns only.")
     skip_unreadable: bool = Field(
@@ -126,7 +129,7 @@ class TumourTraining(TrainSettings):
     @property
     def picture_px(self) -> int:
         """Side of the refiner's pictures."""
-        return self.refine_px or (1024 if self.variant == "paper" else 512)
+        return self.refine_px or (1024 if self.variant == "paper" else 256)
 
     @property
     def levels(self) -> int:
@@ -135,6 +138,11 @@ class TumourTraining(TrainSettings):
         while levels < wanted and side % 2 == 0 and side >= 4:
             side, levels = side // 2, levels + 1
         return levels
+
+    @property
+    def factor(self) -> int:
+        """Pixels of the heatmap for each pixel that the refiner sees, along each axis."""
+        return 1 if self.variant == "paper" else max(1, round(self.refine_mpp / (self.mpp * self.scale)))
 
     @property
     def whole_px(self) -> int:

@@ -157,5 +157,6 @@ def refiner_of(fitted: Fitted, device: torch.device, precision: torch.dtype) -> 
     """The refiner, ready for a run."""
     if fitted.refiner is None:
         return None
+    how = fitted.settings
     network = prepared(fitted.refiner, device, precision)
-    return Refiner(network, device, precision, fitted.settings.levels, fitted.classifier is not None, fitted.settings.whole_px)
+    return Refiner(network, device, precision, how.levels, how.factor, how.backbone != "none", how.whole_px)

@@ -30,6 +30,8 @@ class Refiner:
         (n, 3 or 4, h, w) in 0–1 → list of logits (n, 1, h, w), the first one final.
     levels : int
         Halvings in the network: sides of what it sees are multiples of 2 to this power.
+    factor : int
+        Pixels of the heatmap for each pixel that the network sees, along each axis.
     heat : bool
         Whether it takes the heatmap.
     whole_px : int
@@ -40,8 +42,14 @@ class Refiner:
     device: torch.device
     precision: torch.dtype
     levels: int
+    factor: int = 1
     heat: bool = True
     whole_px: int = 0
+
+    @property
+    def step_px(self) -> int:
+        """Pixels of the heatmap that the network pools together in the end."""
+        return int(2**self.levels) * self.factor
 
     def probability(self, picture: NDArray[np.uint8], heat: NDArray[np.uint8], seeds: Sequence[int] = ()) -> tuple[Array, Array]:
         """The probability (h, w) of tumour in a picture, and its standard deviation over passes with dropout; without seeds one pass without.
@@ -54,20 +62,18 @@ class Refiner:
             One of each pass with dropout on.
         """
         height, width = picture.shape[:2]
-        step = 2**self.levels
-        shape = (self.whole_px, self.whole_px) if self.whole_px else (-(-height // step) * step, -(-width // step) * step)
         if self.whole_px:
-            picture = np.asarray(cv2.resize(picture, shape[::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
-            heat = np.asarray(cv2.resize(heat, shape[::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
+            seen = [np.asarray(cv2.resize(v, (self.whole_px, self.whole_px), interpolation=cv2.INTER_LINEAR), np.uint8) for v in (picture, heat)]
+            back = (height, width)
         else:
-            below, right = shape[0] - height, shape[1] - width
-            picture = np.asarray(cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_REFLECT), np.uint8)
-            heat = np.asarray(cv2.copyMakeBorder(heat, 0, below, 0, right, cv2.BORDER_REFLECT), np.uint8)
-        mean, spread = self._passes(stacked(picture, heat if self.heat else None)[None], seeds)
-        if not self.whole_px:
-            return mean[:height, :width], spread[:height, :width]
-        back = [np.asarray(cv2.resize(v, (width, height), interpolation=cv2.INTER_LINEAR), np.float32) for v in (mean, spread)]
-        return back[0], back[1]
+            step = self.step_px
+            below, right = -height % step, -width % step
+            padded = (cv2.copyMakeBorder(v, 0, below, 0, right, cv2.BORDER_REFLECT) for v in (picture, heat))
+            seen = [shrunk(np.asarray(v, np.uint8), self.factor) for v in padded]
+            back = (height + below, width + right)
+        both = self._passes(stacked(seen[0], seen[1] if self.heat else None)[None], seeds)
+        mean, spread = (v if v.shape == back else np.asarray(cv2.resize(v, back[::-1], interpolation=cv2.INTER_LINEAR), np.float32) for v in both)
+        return mean[:height, :width], spread[:height, :width]
 
     def _passes(self, packed: NDArray[np.uint8], seeds: Sequence[int]) -> tuple[Array, Array]:
         image = as_input(torch.from_numpy(packed), self.device).to(self.precision)
@@ -88,6 +94,14 @@ class Refiner:
     def _once(self, image: Tensor) -> Array:
         with torch.inference_mode():
             return np.asarray(torch.sigmoid(self.network(image)[0].float())[0, 0].cpu().numpy(), np.float32)
+
+
+def shrunk(plane: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """A plane or picture at ``factor`` times its pixel size: means of squares, of whole ones only."""
+    rows, columns = plane.shape[0] // factor, plane.shape[1] // factor
+    if factor == 1:
+        return plane
+    return np.asarray(cv2.resize(plane[: rows * factor, : columns * factor], (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def stacked(picture: NDArray[np.uint8], heat: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
@@ -129,7 +143,7 @@ def refined(
         yield frame, mean, spread
         return
     for keep, around in blocks(frame):
-        seen = _stepped(around, 2**refiner.levels).intersect(bounds)
+        seen = _stepped(around, refiner.step_px).intersect(bounds)
         inside = seen.intersect(frame)
         part = np.asarray(heat[inside.relative_to(frame).slices])
         if not part.any() and refiner.heat:

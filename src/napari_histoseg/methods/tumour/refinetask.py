@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from napari_histoseg.methods.tumour.config import TumourTraining
 from napari_histoseg.methods.tumour.fitted import new_refiner
 from napari_histoseg.methods.tumour.loss import dice_loss
-from napari_histoseg.methods.tumour.refine import Refiner, as_input, refined, stacked
+from napari_histoseg.methods.tumour.refine import Refiner, as_input, refined, shrunk, stacked
 from napari_histoseg.methods.tumour.sheets import Sheet
 from napari_histoseg.metrics.tumour import shares
 from napari_histoseg.nn.weights import ModelCard
@@ -41,6 +41,15 @@ class Example:
     sheet: Sheet
     heat: NDArray[np.uint8]
 
+    def shrunk(self, factor: int) -> Example:
+        """At ``factor`` times the pixel size, from the sheet's corner."""
+        sheet = self.sheet
+        if factor == 1:
+            return self
+        picture, heat = (shrunk(np.ascontiguousarray(v), factor) for v in (sheet.picture, self.heat))
+        truth = np.ascontiguousarray(sheet.truth[factor // 2 :: factor, factor // 2 :: factor][: heat.shape[0], : heat.shape[1]])
+        return Example(Sheet(Box(0, 0, heat.shape[1], heat.shape[0]), sheet.mpp * factor, picture, truth), heat)
+
 
 class RefinerTask:
     """Training the refiner; it takes whole steps itself, of several batches where gradients are accumulated."""
@@ -60,7 +69,7 @@ class RefinerTask:
             patience=settings.refine_patience,
             validate_every=max(1, min(settings.validate_every, settings.refine_steps // 4)),
         )
-        self.examples, self.held = list(examples), list(held)
+        self.examples, self.held = [example.shrunk(settings.factor) for example in examples], list(held)
         self.readers = settings.readers
         self.provenance = dict(provenance or {})
         self._start = start
@@ -125,7 +134,7 @@ class RefinerTask:
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Dice of the outlines of held-out slides, each by itself: ``score`` is their mean."""
         network.eval()
-        refiner = Refiner(network, self._device, torch.float32, self.settings.levels, self.takes_heat, self.settings.whole_px)
+        refiner = Refiner(network, self._device, torch.float32, self.settings.levels, self.settings.factor, self.takes_heat, self.settings.whole_px)
         return {"score": float(np.mean([dice_of(outline_of(refiner, example) >= 0.5, example.sheet.truth) for example in self.held]))}
 
     def card(self, scores: Mapping[str, float], seconds: float) -> ModelCard:
