@@ -199,12 +199,13 @@ def tables(rows: pd.DataFrame) -> str:
 
 def quick() -> pd.DataFrame:
     """Two designs on tiny pictures, for a test of the script."""
-    from napari_histoseg._testing_tumour import outlined_pictures
+    from napari_histoseg._testing_tumour import SMALL, write_dataset, write_slides
 
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        outlined_pictures(Path(folder) / "set", 5, splits=("train", "train", "val", "test", "test"))
-        small = {"steps": 2, "batch": 4, "crop_px": 64, "refine_steps": 2, "refine_batch": 2, "refine_px": 64, "val_patches": 8}
-        bench = Bench(Path(folder) / "set", Path(folder) / "work", TumourTraining.parse(small), stack)
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        splits = ("train", "train", "val", "test", "test")
+        write_dataset(folder, [{**entry, "split": split} for entry, split in zip(write_slides(folder, 5), splits, strict=True)])
+        bench = Bench(folder, folder / "work", TumourTraining.parse(SMALL), stack)
         return frame({"design": name, "seed": 0, "seconds": s, **row} for name, s, rows in designs(bench, 0, {"I", "IV", "VI"}) for row in rows)
 
 

@@ -120,6 +120,7 @@ def write_svs(
     quality: int = 75,
     objective: int = 40,
     icc_profile: bytes | None = None,
+    tissue: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0),
 ) -> Path:
     """A pyramid of JPEG tiles with shared tables, as Aperio scanners write them (or a generic tiled TIFF).
 
@@ -137,6 +138,8 @@ def write_svs(
         when the image's sides are multiples of ``tile`` times the last factor.
     aperio : bool
         Write ``.svs`` descriptions; without them OpenSlide calls the file generic-tiff.
+    tissue : (left, top, right, bottom)
+        Shares of width and height; tiles outside are glass.
     """
     import tifffile
 
@@ -146,7 +149,7 @@ def write_svs(
         for factor in levels:
             picture = image if factor == 1 else halved(image, factor)
             w, h = max(1, width // factor), max(1, height // factor)
-            tiles = JpegTiles(picture, w, h, tile, space, subsampling, quality)
+            tiles = JpegTiles(picture, w, h, tile, space, subsampling, quality, tissue)
             tif.write(
                 iter(tiles),
                 shape=(h, w, 3),
@@ -193,8 +196,9 @@ class JpegTiles:
         space: str,
         subsampling: str,
         quality: int,
+        tissue: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0),
     ) -> None:
-        self.image, self.width, self.height, self.tile = image, width, height, tile
+        self.image, self.width, self.height, self.tile, self.tissue = image, width, height, tile, tissue
         self.options: dict[str, Any] = {
             "level": quality,
             "colorspace": "RGB",
@@ -203,17 +207,30 @@ class JpegTiles:
         }
         self.done: dict[tuple[int, int], bytes] = {}
         self.tables, _ = split_jpeg(self._encode(0, 0))
+        self.glass = split_jpeg(self._compressed(np.full((tile, tile, 3), 244, np.uint8)))[1]
 
     def _encode(self, y: int, x: int) -> bytes:
-        import imagecodecs
-
         height, width = self.image.shape[:2]
         rows, columns = (np.arange(y, y + self.tile) % height, np.arange(x, x + self.tile) % width)
-        return bytes(imagecodecs.jpeg8_encode(self.image[np.ix_(rows, columns)], **self.options))
+        return self._compressed(self.image[np.ix_(rows, columns)])
+
+    def _compressed(self, pixels: NDArray[np.uint8]) -> bytes:
+        import imagecodecs
+
+        return bytes(imagecodecs.jpeg8_encode(pixels, **self.options))
+
+    def _bare(self, y: int, x: int) -> bool:
+        """Whether the middle of a tile lies outside the tissue."""
+        left, top, right, bottom = self.tissue
+        across, down = (x + self.tile / 2) / self.width, (y + self.tile / 2) / self.height
+        return self.tissue != (0.0, 0.0, 1.0, 1.0) and not (left <= across < right and top <= down < bottom)
 
     def __iter__(self) -> Iterator[bytes]:
         for y in range(0, self.height, self.tile):
             for x in range(0, self.width, self.tile):
+                if self._bare(y, x):
+                    yield self.glass
+                    continue
                 key = y % self.image.shape[0], x % self.image.shape[1]
                 if key not in self.done:
                     self.done[key] = split_jpeg(self._encode(*key))[1]
