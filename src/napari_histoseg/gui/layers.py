@@ -32,6 +32,9 @@ KEY = "histoseg"
 """Key of this package's entry in ``layer.metadata``."""
 
 TISSUE_COLOR = "#2e9e6b"
+HEAT_COLORS = ((0.0, "#3b6fd400"), (0.02, "#3b6fd455"), (0.35, "#3b9fd066"), (0.5, "#f2d34d80"), (0.75, "#f08a30a0"), (1.0, "#d7262ec0"))
+"""Of a heatmap that is seen over its slide: clear, blue, yellow from even odds on, red. Told apart by color-blind eyes."""
+BAND_COLORS = ((0.0, "#00000000"), (0.1, "#00000000"), (0.3, "#8e24aa90"), (1.0, "#e040fbe0"))
 HUES = (45 / 360, 235 / 360)
 N_COLORS = 48
 
@@ -182,6 +185,37 @@ def probability_layer(
     return live_levels(arrays), keywords, "image"
 
 
+def heat_layer(arrays: Sequence[Any], *, fresh: bool = False, metadata: dict[str, Any], **where: Any) -> LayerData:
+    """A probability map (0–255) as a heatmap that is seen over its slide; parameters as of `probability_layer` and `labels_layer`."""
+    _, keywords, kind = probability_layer(arrays, metadata={**metadata, "kind": "probability"}, **where)
+    look = {"colormap": _ramp(HEAT_COLORS, "histoseg heat"), "blending": "translucent_no_depth", "opacity": 0.8, "visible": True}
+    return live_levels(arrays, fresh), {**keywords, **look}, kind
+
+
+def uncertainty_layer(arrays: Sequence[Any], *, metadata: dict[str, Any], **where: Any) -> LayerData:
+    """A standard deviation (0–255 for 0–0.5) as a band over the slide, not seen at first."""
+    data, keywords, kind = probability_layer(arrays, metadata={**metadata, "kind": "uncertainty"}, **where)
+    look = {"colormap": _ramp(BAND_COLORS, "histoseg band"), "blending": "translucent_no_depth", "opacity": 1.0, "visible": False}
+    return data, {**keywords, **look}, kind
+
+
+def _ramp(stops: Sequence[tuple[float, str]], name: str) -> Any:
+    from napari.utils.colormaps import Colormap
+
+    return Colormap([color for _, color in stops], controls=[at for at, _ in stops], name=name)
+
+
+def _heat_layers(result: Result, metadata: dict[str, Any], common: dict[str, Any]) -> list[LayerData]:
+    """Heatmap and edge band of a result of tumour."""
+    record, arrays = result.record, result.arrays()
+    layers = []
+    if arrays.get("probability"):
+        layers.append(heat_layer(arrays["probability"], name=f"Probability of {record.slide.name}", metadata=metadata, **common))
+    if arrays.get("uncertainty"):
+        layers.append(uncertainty_layer(arrays["uncertainty"], name=f"Edge band of {record.slide.name}", metadata=metadata, **common))
+    return layers
+
+
 def result_layers(result: Result) -> list[LayerData]:
     """The layers of a stored result, placed over its slide."""
     from napari_histoseg.results.classmap import is_class_map, stored_classes
@@ -191,8 +225,9 @@ def result_layers(result: Result) -> list[LayerData]:
     mpp, base = record.mpp, record.slide.mpp
     common: dict[str, Any] = {"mpp": mpp, "base": base, "frame": record.frame}
     metadata = {"result": result, "slide_fingerprint": record.slide.fingerprint}
-    layers = []
-    if arrays.get("probability"):
+    heat = record.method == "tumour"
+    layers = _heat_layers(result, metadata, common) if heat else []
+    if arrays.get("probability") and not heat:
         name = f"Probability of {record.slide.name}"
         layers.append(probability_layer(arrays["probability"], name=name, metadata=dict(metadata), **common))
     if arrays.get("labels"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,10 @@ class Known:
     def of(cls, slide: Slide, layer: Image | None = None) -> Known:
         """What has to be known of a slide."""
         return cls(slide.name, slide.path, slide.bounds, slide.mpp, slide.fingerprint(), layer)
+
+    def closed(self) -> Known:
+        """The same slide without a layer."""
+        return replace(self, layer=None)
 
     def patches(self, boxes: Sequence[Box]) -> list[Patch]:
         """Its parts, as patches without annotation."""

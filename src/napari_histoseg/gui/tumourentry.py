@@ -62,6 +62,8 @@ class Entry:
         Where the slide has tissue, coarsely, once that is known.
     version, written : int
         Of the area: how often it changed, and what the mask on the disk shows.
+    was_shown : bool
+        Whether its layer was shown before, and does not come by itself any more.
     """
 
     known: Known
@@ -77,6 +79,7 @@ class Entry:
     tissue: Tissue | None = None
     version: int = 0
     written: int = 0
+    was_shown: bool = False
 
     @classmethod
     def of(cls, known: Known) -> Entry:

@@ -164,6 +164,11 @@ def _flat(shape: shapely.Geometry) -> list[shapely.Geometry]:
     return [shape] if parts is None else [piece for part in parts for piece in _flat(part)]
 
 
+def clipped(area: Area, box: Box) -> Area:
+    """What of an area lies in a box."""
+    return areal(shapely.intersection(area, shapely.box(box.x, box.y, box.right, box.bottom)))
+
+
 def without_holes(area: shapely.Geometry) -> list[shapely.Polygon]:
     """The same area in polygons that have no holes, which share edges: each one is cut in two through a hole until none is left."""
     waiting = [part for part in _flat(area) if isinstance(part, shapely.Polygon)]
