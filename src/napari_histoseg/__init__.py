@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_histoseg import methods
-    from napari_histoseg.api import carry, iter_run, iter_train, list_weights, open_slide, run, train
+    from napari_histoseg.api import carry, export_onnx, iter_run, iter_train, list_weights, open_slide, run, train
     from napari_histoseg.metrics.score import score
     from napari_histoseg.results import Result, export, open_result
     from napari_histoseg.slide import Box, Slide, tissue_mask
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "methods": "napari_histoseg.methods",
     "carry": "napari_histoseg.api",
+    "export_onnx": "napari_histoseg.api",
     "iter_run": "napari_histoseg.api",
     "iter_train": "napari_histoseg.api",
     "list_weights": "napari_histoseg.api",
@@ -39,6 +40,7 @@ __all__ = [
     "Slide",
     "carry",
     "export",
+    "export_onnx",
     "iter_run",
     "iter_train",
     "list_weights",

@@ -78,7 +78,7 @@ def run(
     region : Box, (x, y, width, height), or shapely polygon, optional
         Level-0 pixels.
     weights : path, optional
-        A ``.safetensors`` file; the shipped weights when not given.
+        A ``.safetensors`` file; the shipped weights when not given. For ``tumour`` also a ``.json`` that describes ONNX networks.
     resume, overwrite : bool
         Go on with, or replace, a result in ``out``.
     **settings
@@ -233,6 +233,37 @@ def carry(result: Any, out: str | Path, /) -> Path:
     opened = result if isinstance(result, Result) else open_result(result)
     write = carry_tissue if opened.record.method == "tissue" else carry_cells
     return write(opened, Path(out))
+
+
+def export_onnx(weights: str | Path, out: str | Path, /, *, tile: str | Path | None = None, overwrite: bool = False) -> dict[str, Any]:
+    """Write the networks of a ``tumour`` model as ONNX, with a description and a pipeline for FAST and FastPathology.
+
+    Parameters
+    ----------
+    weights : path
+        A ``.safetensors`` file of the method ``tumour``.
+    out : path
+        The folder to write. Its ``model.json`` can be given as weights again.
+    tile : path, optional
+        A picture of tissue that torch and ONNX Runtime are compared on; random pixels when not given.
+    overwrite : bool
+        Replace another export there.
+
+    Returns
+    -------
+    dict
+        What ``model.json`` says; ``largest_difference`` has the difference between torch and ONNX Runtime of each file.
+
+    Raises
+    ------
+    WeightsError
+        The weights are of another method, or a package for ONNX is missing.
+    ResultError
+        The folder has something in it already.
+    """
+    from napari_histoseg.methods.tumour.exchange.export import export_onnx as write
+
+    return write(Path(weights), Path(out), None if tile is None else Path(tile), overwrite).model_dump(mode="json", exclude_none=True)
 
 
 def list_weights() -> list[dict[str, Any]]:

@@ -169,7 +169,7 @@ def list_methods(name: str | None, as_json: bool) -> None:
 @click.option("--mpp", type=float, help="µm per level-0 pixel, when the slide does not say or is wrong.")
 @click.option("--stain", help="Read the slide in these colors: a built-in profile, a profile's file, a picture, a slide, or a trained style.")
 @click.option("--stain-method", help="macenko (default), vahadane, reinhard or neural.")
-@click.option("--weights", help="A .safetensors file, or a name from 'histoseg weights list'.")
+@click.option("--weights", help="A .safetensors file, a name from 'histoseg weights list', or for tumour a .json of ONNX networks.")
 @set_option
 @device_option
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run in --out.")

@@ -109,6 +109,27 @@ def carry_weights(result: Path, out: Path) -> None:
     click.echo(hs.carry(result, out))
 
 
+@weights.command("onnx")
+@click.argument("name")
+@click.argument("out", type=ANY_PATH)
+@click.option("--tile", type=ANY_PATH, help="A picture of tissue to compare torch and ONNX Runtime on; random pixels when not given.")
+@click.option("--overwrite", is_flag=True, help="Replace another export in OUT.")
+@json_option
+def write_onnx(name: str, out: Path, tile: Path | None, overwrite: bool, as_json: bool) -> None:
+    """Write the networks of NAME (weights of tumour) as ONNX into the folder OUT, with a pipeline for FastPathology."""
+    import napari_histoseg as hs
+
+    described = hs.export_onnx(weights_file(name), out, tile=tile, overwrite=overwrite)
+    if as_json:
+        print_json({"folder": str(out), **described})
+        return
+    for file, difference in described["largest_difference"].items():
+        click.echo(f"{file:<18} differs from torch by at most {difference:.1e}")
+    if not described["largest_difference"]:
+        click.echo("Not compared with torch: that needs the package onnxruntime.", err=True)
+    click.echo(out)
+
+
 @weights.command("show")
 @click.argument("name")
 @json_option

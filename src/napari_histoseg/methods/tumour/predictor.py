@@ -136,12 +136,19 @@ def load(settings: TumourSettings, weights: Path | None, device: torch.device, p
         )
     if device.type == "cpu":
         keep_freed_memory()
-    fitted = read_fitted(weights)
-    refiner = refiner_of(fitted, device, precision)
+    if weights.suffix.lower() == ".json":
+        from napari_histoseg.methods.tumour.exchange.bring import brought
+
+        others = brought(weights, settings)
+        heat, refiner, mpp, about = others.heat, others.refiner, others.mpp, others.about
+    else:
+        fitted = read_fitted(weights)
+        heat, refiner = heat_of(fitted, settings, device, precision), refiner_of(fitted, device, precision)
+        mpp = fitted.settings.mpp * fitted.settings.scale
+        about = {"name": fitted.card.name, "sha256": sha256_of(weights), "file": weights.name}
     if settings.outline == "refined" and refiner is None:
         raise SettingsError(f"{weights.name} has no network that refines. Set outline to smoothed or threshold, or train with a refiner.")
-    about = {"name": fitted.card.name, "sha256": sha256_of(weights), "file": weights.name}
-    return TumourModel(settings, heat_of(fitted, settings, device, precision), refiner, fitted.settings.mpp * fitted.settings.scale, about)
+    return TumourModel(settings, heat, refiner, mpp, about)
 
 
 def heat_of(fitted: Fitted, settings: TumourSettings, device: torch.device, precision: torch.dtype) -> HeatNetwork | None:
