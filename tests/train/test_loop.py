@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from napari_histoseg.errors import RunError
 from napari_histoseg.methods.settings import TrainSettings
 from napari_histoseg.nn.weights import ModelCard, read_card
-from napari_histoseg.train.loop import StepDone, Trained, Validated, fit
+from napari_histoseg.train.loop import MAY_CHANGE, StepDone, Trained, Validated, fit
 
 
 class Brightness:
@@ -66,6 +68,82 @@ def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     resumed = list(fit(Brightness(), tmp_path / "b.safetensors", resume=True))
     assert resumed[0].step == 21
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+class Forgetful(Brightness):
+    """Its network forgets a part of what it sees."""
+
+    def network(self) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 8, 1), nn.Dropout(0.5), nn.Conv2d(8, 1, 1))
+
+
+def test_resumed_equals_uninterrupted_with_dropout_whatever_others_draw(tmp_path: Path) -> None:
+    list(fit(Forgetful(), tmp_path / "a.safetensors"))
+    for event in (events := fit(Forgetful(), tmp_path / "b.safetensors")):
+        torch.rand(3)
+        if isinstance(event, StepDone) and event.step == 25:
+            events.close()
+            break
+    list(fit(Forgetful(), tmp_path / "b.safetensors", resume=True))
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("readers", [2, 5])
+def test_readers_change_neither_the_order_of_samples_nor_the_bits(tmp_path: Path, readers: int) -> None:
+    class Read(Brightness):
+        """Samples that take the longer the earlier they are."""
+
+        def __init__(self, count: int) -> None:
+            super().__init__(steps=12, validate_every=6)
+            self.readers, self.at_once, self.most, self.lock = count, 0, 0, threading.Lock()
+
+        def sample(self, rng: np.random.Generator) -> dict[str, Any]:
+            with self.lock:
+                self.at_once += 1
+                self.most = max(self.most, self.at_once)
+            time.sleep(float(np.random.default_rng(rng.integers(9)).random()) / 200)
+            with self.lock:
+                self.at_once -= 1
+            return super().sample(rng)
+
+    one, several = Read(1), Read(readers)
+    losses = [[e.loss for e in fit(task, tmp_path / f"{name}.safetensors") if isinstance(e, StepDone)] for name, task in (("a", one), ("b", several))]
+    assert losses[0] == losses[1]
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    assert one.most == 1 and 1 < several.most <= readers
+
+
+def test_readers_are_only_a_few_batches_ahead(tmp_path: Path) -> None:
+    task = Brightness(steps=50)
+    task.readers = 3  # type: ignore[attr-defined]
+    drawn: list[int] = []
+    sample = task.sample
+    task.sample = lambda rng: drawn.append(1) or sample(rng)  # type: ignore[method-assign, func-returns-value]
+    events = fit(task, tmp_path / "w.safetensors")
+    next(events)
+    time.sleep(0.2)
+    assert len(drawn) // task.settings.batch <= 1 + 3 + 1
+    events.close()
+
+
+def test_a_sample_that_fails_ends_the_training_with_its_reason(tmp_path: Path) -> None:
+    task = Brightness()
+    task.readers = 2  # type: ignore[attr-defined]
+    sample, drawn = task.sample, list[int]()
+
+    def failing(rng: np.random.Generator) -> dict[str, Any]:
+        drawn.append(1)
+        if len(drawn) > 30:
+            raise RunError("The slide is gone.")
+        return sample(rng)
+
+    task.sample = failing  # type: ignore[method-assign]
+    with pytest.raises(RunError, match="The slide is gone"):
+        list(fit(task, tmp_path / "w.safetensors"))
+
+
+def test_readers_may_change_when_a_training_is_resumed() -> None:
+    assert "readers" in MAY_CHANGE
 
 
 def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from napari_histoseg.nn.weights import save_weights
 from napari_histoseg.predict.device import choose_device, choose_precision
 from napari_histoseg.train.task import MixedTask, Optimizers, OwnOptimizer, OwnStep, Training, TrainTask
 
-MAY_CHANGE = ("device", "threads", "precision", "steps", "validate_every", "patience")
+MAY_CHANGE = ("device", "threads", "readers", "precision", "steps", "validate_every", "patience")
 """Settings that may differ when a training is resumed: where it runs, and how long it goes on."""
 
 
@@ -121,6 +121,7 @@ def fit(task: Task, out: Path, resume: bool = False, stop: Callable[[], bool] = 
     begun = time.perf_counter() - state.seconds
     batches = _prefetch(task, state.step)
     for batch in batches:
+        torch.manual_seed(_seed_of(settings.seed, state.step))
         loss, parts = _own_step(task, state, batch, device) if isinstance(task, OwnStep) else _step(task, state, batch, device, precision)
         state.step += 1
         state.seconds = time.perf_counter() - begun
@@ -140,6 +141,11 @@ def fit(task: Task, out: Path, resume: bool = False, stop: Callable[[], bool] = 
     stopped = state.step < settings.steps
     checkpoint.unlink(missing_ok=True)
     yield Trained(out, state.best, state.seconds, stopped)
+
+
+def _seed_of(seed: int, step: int) -> int:
+    """Seed of what a network itself draws in a step (dropout): it hangs on the step alone, so that resuming repeats it."""
+    return int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
 
 
 def _start(task: Training, device: torch.device) -> _State:
