@@ -92,6 +92,7 @@ class TumourTraining(TrainSettings):
         0.25, ge=0, lt=1, title="Least tumour", description="Patches with a larger share are tumour; those with some, but less, are left out."
     )
     guided: bool = Field(False, title="Cluster guiding", description="Balance the loss on kinds of tissue that are found by clustering.")
+    cluster_stage: bool = Field(False, title="Draw clusters", description="Draw these kinds of tissue evenly, too, after slide and class.")
     n_clusters: int = Field(10, ge=2, le=100, title="Clusters", description="Kinds of tissue for cluster guiding.")
     readers: int = Field(2, ge=1, le=16, title="Readers", description="Threads that read patches from the slides while the network learns.")
     folds: int = Field(

@@ -86,12 +86,29 @@ def _loaded(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> nn.M
     return network.eval().requires_grad_(False)
 
 
-def same_pixels(card: ModelCard, mpp: float, path: Path) -> None:
-    """Refuse weights that were trained at another pixel size than wanted.
+def start_of(settings: TumourTraining) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors of classifier and refiner that a training goes on from; empty where it begins anew.
 
     Raises
     ------
     WeightsError
+        The file is no model of tumour, or one of other pixels, patches or networks than are to be trained.
     """
-    if abs(card.mpp / mpp - 1) > 1e-3:
-        raise WeightsError(f"{path} was trained at {card.mpp:g} µm/px, not at {mpp:g}. Set mpp to {card.mpp:g}, or train from the beginning.")
+    path = settings.start
+    if path is None:
+        return {}, {}
+    had = read_fitted(path).settings
+    classifier, refiner = states(path)
+    rest = "or train from the beginning."
+    if abs(had.mpp / settings.mpp - 1) > 1e-3:
+        raise WeightsError(f"{path} was trained at {had.mpp:g} µm/px, not at {settings.mpp:g}. Set mpp to {had.mpp:g}, {rest}")
+    if had.backbone != settings.backbone:
+        raise WeightsError(f"{path} has the classifier '{had.backbone}', not '{settings.backbone}'. Set backbone to {had.backbone}, {rest}")
+    if had.crop_px != settings.crop_px:
+        raise WeightsError(f"{path} was trained on patches of {had.crop_px} px, not of {settings.crop_px}. Set crop_px to {had.crop_px}, {rest}")
+    if refiner and settings.refiner != "none":
+        if had.refiner != settings.refiner:
+            raise WeightsError(f"{path} has the refiner '{had.refiner}', not '{settings.refiner}'. Set refiner to {had.refiner}, {rest}")
+        if had.levels != settings.levels:
+            raise WeightsError(f"{path} has a refiner for pictures of {had.picture_px} px, not of {settings.picture_px}. Set refine_px to {had.picture_px}, {rest}")
+    return classifier, refiner

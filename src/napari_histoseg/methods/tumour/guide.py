@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from napari_histoseg.methods.tumour.clusters import ClusterGuide, fit_clusters
@@ -15,13 +19,16 @@ from napari_histoseg.nn.imagenet import find_imagenet, load_imagenet
 from napari_histoseg.nn.inference import to_input
 from napari_histoseg.nn.vgg import Vgg16
 from napari_histoseg.predict.device import choose_device
+from napari_histoseg.train.loop import Preparing
 
 PATCHES = 3200
 """100 batches of 32."""
 CHUNK = 32
+WORDS = "Looking for kinds of patches"
+Guide = tuple[nn.Module, ClusterGuide]
 
 
-def fit_guide(settings: TumourTraining, pool: Pool) -> tuple[nn.Module, ClusterGuide]:
+def fit_guide(settings: TumourTraining, pool: Pool) -> Generator[Preparing, None, Guide]:
     """The network whose features are clustered, frozen, and the clusters of patches that were drawn down the tree.
 
     VGG-16 where ImageNet weights of it are found, else the classifier's own backbone, with ImageNet weights or random numbers.
@@ -31,13 +38,28 @@ def fit_guide(settings: TumourTraining, pool: Pool) -> tuple[nn.Module, ClusterG
     tree = Tree(pool.rows, [stage for stage in (*settings.stages, "name", "label") if stage in pool.rows])
     rng = np.random.default_rng(settings.seed)
     numbers = [tree.draw(rng) for _ in range(min(PATCHES, 4 * len(pool.rows)))]
+    features = yield from _features(extractor, pool, numbers, device)
+    return extractor, fit_clusters(features, settings.n_clusters, seed=settings.seed).to(device)
+
+
+def with_clusters(pool: Pool, guide: Guide, settings: TumourTraining) -> Generator[Preparing, None, Pool]:
+    """The pool with the column ``cluster``, for drawing them evenly, too."""
+    extractor, clusters = guide
+    device = choose_device(settings.device)
+    features = yield from _features(extractor, pool, range(len(pool.rows)), device)
+    found = clusters(torch.from_numpy(features).to(device)).cpu().numpy()
+    return replace(pool, rows=pool.rows.assign(cluster=found))
+
+
+def _features(extractor: nn.Module, pool: Pool, numbers: Sequence[int], device: torch.device) -> Generator[Preparing, None, NDArray[np.float32]]:
+    """Features (n, c) of patches by their numbers."""
     features = []
-    with torch.inference_mode():
-        for start in range(0, len(numbers), CHUNK):
-            patches = np.stack([pool.read(number) for number in numbers[start : start + CHUNK]])
+    for start in range(0, len(numbers), CHUNK):
+        yield Preparing(WORDS, start, len(numbers))
+        patches = np.stack([pool.read(int(number)) for number in numbers[start : start + CHUNK]])
+        with torch.inference_mode():
             features.append(embedded(extractor, to_input(patches, device, torch.float32)).cpu().numpy())
-    clusters = fit_clusters(np.concatenate(features), settings.n_clusters, seed=settings.seed)
-    return extractor, clusters.to(device)
+    return np.concatenate(features)
 
 
 def extractor_of(settings: TumourTraining) -> nn.Module:

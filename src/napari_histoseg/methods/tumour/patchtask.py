@@ -98,13 +98,14 @@ class ClassifierTask:
         self.readers = settings.readers
         self.provenance = dict(provenance or {})
         self._start = start
-        stages = (*settings.stages, "name", "label") if settings.sampling == "balanced" else ()
+        stages = (*settings.stages, "name", "label", "cluster") if settings.sampling == "balanced" else ()
         self.tree = Tree(pool.rows, [stage for stage in stages if stage in pool.rows])
         rng = np.random.default_rng(settings.seed)
         tree = Tree(held.rows, ["label"])
         count = min(settings.val_patches, len(held.rows))
-        drawn = {tree.draw(rng) for _ in range(8 * count)} if count < len(held.rows) else set(range(count))
-        self._scored = sorted(drawn)[:: max(1, len(drawn) // count)][:count]
+        drawn = dict.fromkeys(tree.draw(rng) for _ in range(8 * count)) if count < len(held.rows) else range(count)
+        # In the order of the draws, in which classes are even and slides mixed, as far as there are patches.
+        self._scored = sorted(list(drawn)[:count])
         self._patches: NDArray[np.uint8] | None = None
         self.worst = pd.DataFrame()
         self.pretrained = self._found() is not None or start is not None

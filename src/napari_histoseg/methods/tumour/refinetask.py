@@ -62,12 +62,15 @@ class RefinerTask:
         start: Mapping[str, Tensor] | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
-        self.settings = settings.replace(
-            steps=settings.refine_steps,
-            batch=settings.refine_batch,
-            learning_rate=settings.refine_rate,
-            patience=settings.refine_patience,
-            validate_every=max(1, min(settings.validate_every, settings.refine_steps // 4)),
+        # Not checked again: a batch of one picture is enough here.
+        self.settings = settings.model_copy(
+            update={
+                "steps": settings.refine_steps,
+                "batch": settings.refine_batch,
+                "learning_rate": settings.refine_rate,
+                "patience": settings.refine_patience,
+                "validate_every": max(1, min(settings.validate_every, settings.refine_steps // 4)),
+            }
         )
         self.examples, self.held = [example.shrunk(settings.factor) for example in examples], list(held)
         self.readers = settings.readers

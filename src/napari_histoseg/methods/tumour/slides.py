@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -184,7 +185,7 @@ def _of_folder(folder: Path, tumour_class: str, skip_unreadable: bool) -> Lesson
     outlines = {p for p in files if _is_outline(p, files)}
     lessons, problems = Lessons([]), list[str]()
     for file in files:
-        if file in outlines or file.suffix.lower() in NO_SLIDES or (file / RESULT).is_file():
+        if file in outlines or not _may_be_slide(file):
             continue
         try:
             lessons.slides.append(_beside(file, outlines, tumour_class, lessons.notices))
@@ -193,8 +194,23 @@ def _of_folder(folder: Path, tumour_class: str, skip_unreadable: bool) -> Lesson
                 problems.append(str(error))
             else:
                 lessons.notices.append(f"Left out: {error}")
-    lessons.provenance = {"name": f"tumour ({folder.name})", "data_sha256": ""}
+    lessons.provenance = {"name": f"tumour ({folder.name})", "data_sha256": _sha256(files, outlines)}
     return _checked(lessons, problems, str(folder))
+
+
+def _sha256(files: Sequence[Path], outlines: set[Path]) -> str:
+    """Hash of the outlines, and of the slides' names and sizes."""
+    digest = hashlib.sha256()
+    for file in files:
+        if file in outlines:
+            digest.update(file.name.encode() + file.read_bytes())
+        elif _may_be_slide(file):
+            digest.update(f"{file.name} {file.stat().st_size}".encode())
+    return digest.hexdigest()
+
+
+def _may_be_slide(path: Path) -> bool:
+    return path.suffix.lower() not in NO_SLIDES and not (path / RESULT).is_file()
 
 
 def _stem(path: Path) -> str:

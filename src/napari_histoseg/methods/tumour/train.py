@@ -18,8 +18,8 @@ from torch import Tensor
 from napari_histoseg.annotations.dataset import PatchDataset
 from napari_histoseg.errors import DatasetError, HistosegError, RunError
 from napari_histoseg.methods.tumour.config import TumourSettings, TumourTraining
-from napari_histoseg.methods.tumour.fitted import TUMOUR, same_pixels, save_fitted, states
-from napari_histoseg.methods.tumour.guide import fit_guide
+from napari_histoseg.methods.tumour.fitted import TUMOUR, save_fitted, start_of
+from napari_histoseg.methods.tumour.guide import fit_guide, with_clusters
 from napari_histoseg.methods.tumour.patchtask import PROBABILITY, ClassifierTask, Pool
 from napari_histoseg.methods.tumour.places import patches_of
 from napari_histoseg.methods.tumour.refinetask import Example, RefinerTask
@@ -33,10 +33,12 @@ from napari_histoseg.train.loop import MAY_CHANGE, Preparing, StepDone, Trained,
 
 PARTS = ".parts"
 """Ending of the folder beside the weights that a training keeps its intermediate files in."""
+DATA = "data.sha256"
 WORST = 64
 READING = "Reading the slides"
 MAPPING = "Mapping the slides"
 SEEN = "There is one slide or patient to learn from: its heatmap is the classifier's own, and the refiner will trust heatmaps too much."
+CLASSES = ((1, "with tumour"), (0, "without tumour"))
 State = dict[str, Tensor]
 Heat = NDArray[np.uint8]
 
@@ -72,6 +74,7 @@ class TumourTask:
     def __init__(self, settings: TumourTraining, lessons: Lessons) -> None:
         self.settings, self.lessons = settings, lessons
         self.notices = list(lessons.notices)
+        self.start = start_of(settings)
         self._begun = perf_counter()
 
     # -- the course of it ---------------------------------------------------------------------------------------------
@@ -99,13 +102,16 @@ class TumourTask:
         about = work / "settings.json"
         if resume and about.is_file():
             before = TumourTraining.model_validate_json(about.read_text())
-            free = {*MAY_CHANGE, "readers"} - {"steps", "validate_every"}
+            free = set(MAY_CHANGE) - {"steps", "validate_every"}
             changed = sorted(k for k, v in self.settings if k not in free and getattr(before, k) != v)
             if changed:
                 raise RunError(f"{work} was made with other settings ({', '.join(changed)}). Resume with the same settings, or train anew.")
+            if (work / DATA).read_text() != self.lessons.provenance["data_sha256"]:
+                raise RunError(f"{work} was made from other slides or outlines. Resume with the same ones, or train anew.")
         else:
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir()
+            (work / DATA).write_text(self.lessons.provenance["data_sha256"])
             about.write_text(self.settings.model_dump_json())
         return work
 
@@ -128,6 +134,9 @@ class TumourTask:
             if (sheet.truth == 1).any() and not (table["label"] == 1).any():
                 problems.append(outside_tissue(outlined.name, settings))
                 continue
+            if table.empty:
+                self.notices.append(f"Left out: {outlined.name} has no patch with {settings.least_tissue:.0%} of tissue that is annotated all over.")
+                continue
             ready.outlined.append(outlined)
             ready.slides.append(slide)
             ready.sheets.append(sheet)
@@ -140,9 +149,9 @@ class TumourTask:
         if problems:
             raise DatasetError("These slides cannot be trained on: " + " ".join(problems))
         if not ready.sheets:
-            raise DatasetError("None of the slides can be read. " + " ".join(self.notices))
+            raise DatasetError("None of the slides can be learned from. " + " ".join(self.notices))
         labels = pd.concat(ready.tables)["label"]
-        for value, words in ((1, "with tumour"), (0, "without tumour")):
+        for value, words in CLASSES:
             if not (labels == value).any():
                 raise DatasetError(
                     f"None of the {len(labels)} patches of {len(ready.sheets)} slides is {words}. The classifier learns from both: annotate slides that show both, and check the pixel size."
@@ -158,18 +167,24 @@ class TumourTask:
         held = held_out(ready.outlined, both, self.settings)
         if not held:
             self.notices.append("Nothing was held out: scores are of the training slides. Annotate slides of another patient.")
+        taught = {label for i, labels in enumerate(both) if i not in held for label in labels}
+        for value, words in CLASSES:
+            if value not in taught:
+                raise DatasetError(
+                    f"None of the patches that are trained on is {words}: the split of the dataset keeps them all for validation. Move a slide to its training part."
+                )
         return held
 
     # -- what is said of it -------------------------------------------------------------------------------------------
 
-    def card_data(self, ready: Ready, held: set[int], unseen: bool) -> list[dict[str, Any]]:
-        """What the model card says of the slides."""
+    def card_data(self, ready: Ready, held: set[int], heatmaps: str) -> list[dict[str, Any]]:
+        """What the model card says of the slides, and of the heatmaps that the refiner learned from."""
         names = [each.name for each in ready.outlined]
         entry = {
             "title": self.lessons.provenance.get("name", ""),
             "train_slides": [name for i, name in enumerate(names) if i not in held],
             "held_out_slides": [name for i, name in enumerate(names) if i in held],
-            "heatmaps": "by classifiers that have not seen the slide" if unseen else "by the classifier itself, of slides that it was trained on",
+            "heatmaps": heatmaps,
             "notices": self.notices,
         }
         if "stain" in self.lessons.provenance:
@@ -189,18 +204,7 @@ class Course:
         self.scores: dict[str, float] = {}
         self.stopped = False
         self._before = 0
-        self._unseen = True
-        self._start: tuple[State, State] = self._given()
-
-    def _given(self) -> tuple[State, State]:
-        """Tensors of weights to go on from."""
-        path = self.settings.start
-        if path is None:
-            return {}, {}
-        card = read_card(path, "tumour")
-        same_pixels(card, self.settings.mpp, path)
-        return states(path)
-
+        self.heatmaps_are = "none"
     @property
     def steps(self) -> int:
         """Of all stages."""
@@ -211,16 +215,20 @@ class Course:
 
     def classify(self) -> Generator[TrainEvent, None, None]:
         """Train the classifier that is kept."""
-        task = self._patches(self.taught, self.held)
+        task = yield from self._patches(self.taught, self.held)
         yield from self._stage("classifier", task, keep="classifier")
         task.drawn(self.settings.steps).to_csv(self.out.with_suffix(".draws.csv"), index=False)
 
-    def _patches(self, taught: set[int], scored: set[int]) -> ClassifierTask:
+    def _patches(self, taught: set[int], scored: set[int]) -> Generator[TrainEvent, None, ClassifierTask]:
         """Learning from some slides, scored on others; on the same ones where there are no others."""
         everything = self.ready.pool(self.settings)
         pool = everything.of(taught)
-        guide = fit_guide(self.settings, pool) if self.settings.guided else None
-        return ClassifierTask(self.settings, pool, everything.of(scored or taught), guide, self._start[0] or None, self.task.lessons.provenance)
+        held, settings, guide = everything.of(scored or taught), self.settings, None
+        if settings.guided or settings.cluster_stage:
+            guide = yield from fit_guide(settings, pool)
+            if settings.cluster_stage:
+                pool = yield from with_clusters(pool, guide, settings)
+        return ClassifierTask(settings, pool, held, guide if settings.guided else None, self.task.start[0] or None, self.task.lessons.provenance)
 
     def refine(self) -> Generator[TrainEvent, None, None]:
         """Heatmaps of all slides, then the refiner."""
@@ -232,7 +240,7 @@ class Course:
         """Train the refiner with the heatmaps of all slides."""
         examples = [Example(sheet, heat) for sheet, heat in zip(self.ready.sheets, heats, strict=True)]
         taught, scored = ([examples[i] for i in sorted(part)] for part in (self.taught, self.held or self.taught))
-        task = RefinerTask(self.settings, taught, scored, self._start[1] or None, self.task.lessons.provenance)
+        task = RefinerTask(self.settings, taught, scored, self.task.start[1] or None, self.task.lessons.provenance)
         yield from self._stage("refiner", task, keep="refiner")
 
     def heatmaps(self) -> Generator[TrainEvent, None, list[Heat]]:
@@ -242,17 +250,19 @@ class Course:
             return heats
         taught = sorted(self.taught)
         folds = folds_of([self.ready.outlined[i] for i in taught], self.settings)
+        self.heatmaps_are = "by classifiers that have not seen the slide"
         if len(folds) < 2:
-            self._unseen = False
+            self.heatmaps_are = "by the classifier itself, of slides that it was trained on"
             if self.settings.folds > 1:
                 self.task.notices.append(SEEN)
             yield from self.mapped(taught, "classifier", heats)
         for number, members in enumerate(folds if len(folds) > 1 else [], 1):
             part = {taught[i] for i in members}
-            yield from self._stage(f"fold {number}", self._patches(self.taught - part, self.held or part))
+            task = yield from self._patches(self.taught - part, self.held or part)
+            yield from self._stage(f"fold {number}", task)
+            yield from self.mapped(sorted(part), f"fold {number}", heats)
             if self.stopped:
                 return heats
-            yield from self.mapped(sorted(part), f"fold {number}", heats)
         yield from self.mapped(sorted(self.held), "classifier", heats)
         return heats
 
@@ -267,6 +277,9 @@ class Course:
         how = TumourSettings.parse({**shared, "outline": "threshold", "tissue_only": False})
         for count, i in enumerate(which):
             yield Preparing(MAPPING, count, len(which))
+            self.stopped = self.stopped or self.stop()
+            if self.stopped:
+                return
             stored = self.work / f"heat-{i}-{network}.npy"
             if not stored.is_file():
                 slide, part = self.ready.slides[i], self.ready.outlined[i].part
@@ -333,7 +346,7 @@ class Course:
 
     def _card(self) -> ModelCard:
         settings = self.settings
-        provenance = {**self.task.lessons.provenance, "data": self.task.card_data(self.ready, self.held, self._unseen)}
+        provenance = {**self.task.lessons.provenance, "data": self.task.card_data(self.ready, self.held, self.heatmaps_are)}
         count = len(self.held or self.taught)
         name = f"{settings.backbone}+{settings.refiner}"
         own = {"architecture": name, "width": 0, "mpp": settings.mpp, "classes": [TUMOUR]}
