@@ -62,6 +62,9 @@ def warm_colors(*types: type[np.generic]) -> None:
     """Have napari compile what it needs for such colors, half a second's worth for each type of pixels, before somebody waits for a layer."""
     for each in types:
         class_colors(()).map(np.zeros((2, 2), each))
+    # Single labels are looked up by themselves, as numbers of either kind.
+    for one in {*types, np.uint8}:
+        class_colors(()).map(np.zeros(1, one))
     # Compiling leaves garbage, which takes a third of a second to collect: now, and not in the middle of a stroke.
     gc.collect()
 

@@ -32,8 +32,10 @@ KEY = "histoseg"
 """Key of this package's entry in ``layer.metadata``."""
 
 TISSUE_COLOR = "#2e9e6b"
-HEAT_COLORS = ((0.0, "#3b6fd400"), (0.02, "#3b6fd455"), (0.35, "#3b9fd066"), (0.5, "#f2d34d80"), (0.75, "#f08a30a0"), (1.0, "#d7262ec0"))
-"""Of a heatmap that is seen over its slide: clear, blue, yellow from even odds on, red. Told apart by color-blind eyes."""
+HEAT_COLORS = ((0.0, "#2f6fd400"), (0.02, "#2f6fd424"), (0.35, "#35a0c850"), (0.5, "#f7e45a78"), (0.75, "#f7bc3c98"), (1.0, "#f2841ab8"))
+"""Of a heatmap that is seen over its slide: clear, blue, yellow from even odds on, orange. Told apart by color-blind eyes, and from outlines."""
+MAPPED = "Mapped tumour"
+"""Name of a result's outline; one that a person drew is called otherwise."""
 BAND_COLORS = ((0.0, "#00000000"), (0.1, "#00000000"), (0.3, "#8e24aa90"), (1.0, "#e040fbe0"))
 HUES = (45 / 360, 235 / 360)
 N_COLORS = 48
@@ -231,7 +233,7 @@ def result_layers(result: Result) -> list[LayerData]:
         name = f"Probability of {record.slide.name}"
         layers.append(probability_layer(arrays["probability"], name=name, metadata=dict(metadata), **common))
     if arrays.get("labels"):
-        name = f"{record.method.capitalize()} of {record.slide.name}"
+        name = f"{MAPPED if heat else record.method.capitalize()} of {record.slide.name}"
         classes = stored_classes(result) if is_class_map(result) else ()
         data, keywords, kind = labels_layer(arrays["labels"], name=name, metadata=dict(metadata), classes=classes, **common)
         if result.has_objects:

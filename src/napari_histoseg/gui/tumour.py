@@ -142,7 +142,7 @@ class TumourDock(RunDock):
     def weights_of(self, record: "RunRecord") -> Path | None:
         """The model that a run had, as far as it is listed."""
         listed = [each.weights for each in self.models.choices if each.weights is not None]
-        file = None if record.weights is None else record.weights.file
+        file = None if record.weights is None else (record.weights.model_extra or {}).get("file")
         named = [path for path in listed if path.name == file]
         return named[-1] if named else self.models.choice.weights if self.models.any else None
 

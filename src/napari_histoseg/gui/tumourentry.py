@@ -64,6 +64,8 @@ class Entry:
         Of the area: how often it changed, and what the mask on the disk shows.
     was_shown : bool
         Whether its layer was shown before, and does not come by itself any more.
+    looked_at, beside : int, bool
+        The version of the area that was compared with the tissue, and whether it lies beside it.
     """
 
     known: Known
@@ -80,6 +82,8 @@ class Entry:
     version: int = 0
     written: int = 0
     was_shown: bool = False
+    looked_at: int = -1
+    beside: bool = False
 
     @classmethod
     def of(cls, known: Known) -> Entry:
@@ -128,26 +132,41 @@ class Entry:
     def _outside(self) -> bool:
         if self.area is None or self.area.is_empty or self.tissue is None:
             return False
-        inside = burned(self.area, self.known.bounds, self.tissue.shape)
-        return bool(inside.any()) and float(self.tissue[inside].mean()) < LEAST_TISSUE
+        if self.looked_at != self.version:
+            inside = burned(self.area, self.known.bounds, self.tissue.shape)
+            self.beside = bool(inside.any()) and float(self.tissue[inside].mean()) < LEAST_TISSUE
+            self.looked_at = self.version
+        return self.beside
 
 
 SENTENCES = {
-    NO_OUTLINE: "has no outline. Outline its tumour, mark it as without tumour, or take its check mark away.",
-    OUTSIDE: "is outlined outside of its tissue. Check that the outline belongs to this slide.",
-    NO_MPP: "has no pixel size (µm/px). Open it, and enter one above.",
+    NO_OUTLINE: ("has no outline", "have no outline", "Outline the tumour, mark the slide as without tumour, or take its check mark away."),
+    OUTSIDE: ("is outlined outside of its tissue", "are outlined outside of their tissue", "Check that outline and slide belong together."),
+    NO_MPP: ("has no pixel size (µm/px)", "have no pixel size (µm/px)", "Open the slide, and enter one above."),
 }
+"""What is said of one slide, of several, and what can be done."""
 
 
 def wrong_with(entries: Sequence[Entry]) -> list[str]:
-    """Everything that keeps the chosen slides from being learned from, a sentence each."""
+    """Everything that keeps the chosen slides from being learned from, a sentence for each thing that is wrong."""
     chosen = [each for each in entries if each.chosen]
     if not chosen:
         return ["No slide is chosen. Outline the tumour of a slide, or add slides that have an outline."]
-    sentences = [f"{each.name} {SENTENCES.get(problem, problem)}" for each in chosen for problem in each.problems]
-    if not sentences and all(each.area is None or each.area.is_empty for each in chosen):
-        sentences = ["None of the chosen slides has tumour. Outline the tumour of at least one."]
-    return sentences
+    named: dict[str, list[str]] = {}
+    for each in chosen:
+        for problem in each.problems:
+            named.setdefault(problem, []).append(each.name)
+    if not named and all(each.area is None or each.area.is_empty for each in chosen):
+        return ["None of the chosen slides has tumour. Outline the tumour of at least one."]
+    return [_sentence(problem, names) for problem, names in named.items()]
+
+
+def _sentence(problem: str, names: Sequence[str]) -> str:
+    listed = ", ".join(names)
+    if problem not in SENTENCES:
+        return f"{listed} {problem}"
+    one, several, remedy = SENTENCES[problem]
+    return f"{listed} {one if len(names) == 1 else several}. {remedy}"
 
 
 # -- reading, for worker threads ------------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ class HeatPanel(QWidget):
         self.slider.setToolTip("Moves the outline of the heatmap at once; the run's own outline stays. Arrow keys: 1 %.")
         self.percent = QLabel()
         self.heat_box = QCheckBox("Heatmap")
-        self.heat_box.setToolTip("The probability of tumour: blue is low, yellow is even odds, red is high.")
+        self.heat_box.setToolTip("The probability of tumour: blue is low, yellow from even odds on, orange is high.")
         self.naive_box = QCheckBox()
         self.naive_box.setToolTip("The outline of the heatmap at this threshold, in blue.")
         self.outline_box = QCheckBox()

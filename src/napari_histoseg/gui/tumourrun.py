@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
 
-from napari_histoseg.gui.layers import KEY, heat_layer, uncertainty_layer
+from napari_histoseg.gui.layers import KEY, MAPPED, heat_layer, uncertainty_layer
 from napari_histoseg.gui.live import CoarseLevel, LiveLevel, reload_levels
 from napari_histoseg.gui.live_run import LiveRun, Request
 from napari_histoseg.gui.shown import TURN_MS
@@ -33,13 +35,27 @@ class Again(Request):
 class HeatRun(LiveRun):
     """A run whose heatmap is shown while it grows; the outline follows at the end."""
 
+    _waiting: Started | None = None
+
     def _events(self) -> Iterator[RunEvent]:
-        if isinstance(self.request, Again) and self.request.source is not None and not self.request.out.exists():
-            copied(self.request.source, self.request.out, self.request.settings.model_dump(mode="json"))
-        yield from super()._events()
+        again = self.request if isinstance(self.request, Again) and not self.request.out.exists() else None
+        begun = again is None or again.source is None
+        try:
+            if again is not None and again.source is not None:
+                copied(again.source, again.out, again.settings.model_dump(mode="json"))
+            with closing(super()._events()) as events:  # type: ignore[type-var]
+                for event in events:
+                    begun = True
+                    yield event
+        finally:
+            if not begun:
+                # A copy that was never outlined is nobody's result.
+                shutil.rmtree(self.request.out, ignore_errors=True)
 
     def _make_labels(self, event: Started) -> None:
         super()._make_labels(event)
+        if "labels" in self._made:
+            self._made["labels"][1]["name"] = f"{MAPPED} {self._of}"
         if arrays := event.store.arrays().get("probability"):
             about = self._about("probability")
             self._made["heat"] = heat_layer(arrays, fresh=not event.done, name=f"Probability {self._of}", metadata=about, **self._place)
@@ -66,9 +82,24 @@ class HeatRun(LiveRun):
     def _on_started(self, started: Started) -> None:
         if heat := self._made.get("heat"):
             self.probability = self._show(heat)
-        super()._on_started(started)
-        if self.labels is not None:
-            as_line(self.labels)
+        # Each new layer stops the window for a moment, and the outline comes last.
+        self._waiting = started
+        QTimer.singleShot(2 * TURN_MS, self._show_outline)
+
+    def _show_outline(self) -> None:
+        started, self._waiting = self._waiting, None
+        if started is not None:
+            super()._on_started(started)
+            if self.labels is not None:
+                as_line(self.labels)
+
+    def _on_finished(self, result: Result) -> None:
+        self._show_outline()
+        super()._on_finished(result)
+
+    def _on_stopped(self, *said: Any) -> None:
+        self._show_outline()
+        super()._on_stopped(*said)
 
     def _on_progress(self, progress: Any) -> None:
         super()._on_progress(progress)

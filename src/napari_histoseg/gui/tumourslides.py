@@ -23,7 +23,7 @@ from napari_histoseg.gui.tumourentry import Entry, read_file, read_outline, tiss
 from napari_histoseg.gui.tumourkeep import Keeper
 from napari_histoseg.gui.tumourmap import area_of_result
 from napari_histoseg.gui.tumouroutline import Area, clipped
-from napari_histoseg.gui.tumourtable import GRADE, NAME, PATIENT, SlideTable
+from napari_histoseg.gui.tumourtable import GRADE, NAME, PATIENT, Line, SlideTable, line_of
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -68,6 +68,7 @@ class AnnotatedSlides(QWidget):
         self.drawings = Drawings(viewer, self)
         self.reading: Job | None = None
         self._shown: list[str] = []
+        self._seen: list[Line] = []
         self._edited: set[str] = set()
         self._saving = Latest("Saving outlines", self)
         self._later = QTimer(self)
@@ -193,9 +194,15 @@ class AnnotatedSlides(QWidget):
         return self.drawings.layer(entry.key) or self.drawings.show(entry.key, f"Tumour of {entry.name}", entry.area, image, entry.known.mpp)
 
     def _show(self) -> None:
+        seen = [line_of(each, self._header.stain is not None) for each in self.entries]
+        if seen == self._seen:
+            # Layers come and go, and most of them change nothing here.
+            self._show_state()
+            return
+        self._seen = seen
         chosen = self.current
         self._shown = [each.key for each in self.entries]
-        self.table.show_entries(self.entries, self._header.stain is not None)
+        self.table.show_lines(seen)
         if self._shown:
             place = self._shown.index(chosen.key) if chosen is not None and chosen.key in self._shown else len(self._shown) - 1
             self.table.choose(place)
