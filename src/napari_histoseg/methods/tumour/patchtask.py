@@ -175,7 +175,7 @@ class ClassifierTask:
         """Mean recall of both classes over patches of slides that are held out: ``score``."""
         network.eval()
         if self._patches is None:
-            self._patches = np.stack([self.held.read(i) for i in self._scored])
+            self._patches = self._readable_patches()
         device = next(network.parameters()).device
         chance = []
         with torch.inference_mode():
@@ -187,6 +187,20 @@ class ClassifierTask:
         self.worst = rows.assign(wrong=wrong).sort_values("wrong", ascending=False)
         recalls = [float((wrong[rows["label"] == label] < 0.5).mean()) for label in (0, 1) if (rows["label"] == label).any()]
         return {"score": float(np.mean(recalls)), "accuracy": float((wrong < 0.5).mean())}
+
+    def _readable_patches(self) -> NDArray[np.uint8]:
+        """Those to score on, but for what cannot be read."""
+        found: dict[int, NDArray[np.uint8]] = {}
+        problem: TileError | None = None
+        for number in self._scored:
+            try:
+                found[number] = self.held.read(number)
+            except TileError as error:
+                problem = error
+        if problem is not None and not found:
+            raise problem
+        self._scored = list(found)
+        return np.stack(list(found.values()))
 
     def card(self, scores: Mapping[str, float], seconds: float) -> ModelCard:
         """The card of a classifier by itself, which is an intermediate file."""

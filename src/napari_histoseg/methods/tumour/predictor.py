@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from napari_histoseg.errors import SettingsError, WeightsError
+from napari_histoseg.errors import SettingsError, TileError, WeightsError
 from napari_histoseg.methods.base import Outputs, Survey, TileFrame, TileOutput, Whole
 from napari_histoseg.methods.tumour.baselines import smoothed
 from napari_histoseg.methods.tumour.config import TumourSettings
@@ -22,7 +22,8 @@ from napari_histoseg.nn.inference import keep_freed_memory, prepared
 from napari_histoseg.nn.weights import sha256_of
 from napari_histoseg.slide import Box
 
-BLOCK_PX = 1024
+BLOCK_PX, PIECE_PX = 1024, 64
+GLASS = 243
 
 
 class TumourModel:
@@ -88,16 +89,19 @@ class TumourModel:
         else:
             yield from self._thresholded(whole)
 
-    def _refined(self, whole: Whole) -> Iterator[TileOutput]:
+    def _refined(self, whole: Whole) -> Iterator[TileOutput | str]:
         assert self._refiner is not None
         seeds = [self.settings.seed + i for i in range(self.settings.mc_samples)]
-        for keep, mean, spread in refined(self._refiner, whole.frame, whole.bounds, whole.read, whole.probability, seeds):
+        read = _Patched(whole.read)
+        for keep, mean, spread in refined(self._refiner, whole.frame, whole.bounds, read, whole.probability, seeds):
             for part in pieces(whole.frames, keep):
                 where = part.relative_to(keep).slices
                 labels = (mean[where] >= self.settings.threshold).astype(np.int32)
                 chance = (part, (mean[where] * 255 + 0.5).astype(np.uint8)) if self._heat is None else None
                 spreads = (part, (spread[where] * 510 + 0.5).clip(0, 255).astype(np.uint8)) if seeds else None
                 yield TileOutput((part, labels), probability=chance, uncertainty=spreads)
+        if read.problem is not None:
+            yield f"The refiner saw glass where the slide could not be read: {read.problem}"
 
     def _thresholded(self, whole: Whole) -> Iterator[TileOutput]:
         settings = self.settings
@@ -110,6 +114,28 @@ class TumourModel:
                 outline = smoothed(heat >= settings.threshold * 255, width)
                 for part in pieces(whole.frames, keep):
                     yield TileOutput((part, outline[part.relative_to(seen).slices].astype(np.int32)))
+
+
+class _Patched:
+    """Reads a slide that is damaged in places, which are glass then; the last problem is kept."""
+
+    def __init__(self, read: Callable[[Box], NDArray[np.uint8]]) -> None:
+        self._read, self.problem = read, cast("TileError | None", None)
+
+    def __call__(self, box: Box) -> NDArray[np.uint8]:
+        """The pixels (h, w, 3)."""
+        try:
+            return self._read(box)
+        except TileError:
+            found = np.full((*box.shape, 3), GLASS, np.uint8)
+        for y in range(box.y, box.bottom, PIECE_PX):
+            for x in range(box.x, box.right, PIECE_PX):
+                piece = Box(x, y, PIECE_PX, PIECE_PX).intersect(box)
+                try:
+                    found[piece.relative_to(box).slices] = self._read(piece)
+                except TileError as problem:
+                    self.problem = problem
+        return found
 
 
 def pieces(frames: Sequence[TileFrame], box: Box) -> Iterator[Box]:
@@ -128,7 +154,7 @@ def load(settings: TumourSettings, weights: Path | None, device: torch.device, p
     WeightsError
         No weights are given, or they are for another method or damaged.
     SettingsError
-        A refined outline is wanted of a model without a refiner.
+        A refined outline is wanted of a model without a refiner, or another one of a model without a classifier.
     """
     if weights is None:
         raise WeightsError(
@@ -146,6 +172,8 @@ def load(settings: TumourSettings, weights: Path | None, device: torch.device, p
         heat, refiner = heat_of(fitted, settings, device, precision), refiner_of(fitted, device, precision)
         mpp = fitted.settings.mpp * fitted.settings.scale
         about = {"name": fitted.card.name, "sha256": sha256_of(weights), "file": weights.name}
+    if heat is None and settings.outline in ("smoothed", "threshold"):
+        raise SettingsError(f"{weights.name} has no classifier, and so no heatmap. Set outline to auto or refined.")
     if settings.outline == "refined" and refiner is None:
         raise SettingsError(f"{weights.name} has no network that refines. Set outline to smoothed or threshold, or train with a refiner.")
     return TumourModel(settings, heat, refiner, mpp, about)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from napari_histoseg.methods.tumour.refiners import dropout_on
+from napari_histoseg.methods.tumour.sheets import stained
 from napari_histoseg.slide import Box
 
 BLOCK_PX, HALO_PX = 1024, 256
@@ -137,6 +138,10 @@ def refined(
         Box → pixels (h, w, 3).
     heat : array (h, w) uint8
         Over the frame. Outside it is continued by mirroring, as far as the slide goes.
+
+    Notes
+    -----
+    Where there is nothing to refine, and on glass where there is no heatmap, there is no tumour, whatever the network says.
     """
     if refiner.whole_px:
         mean, spread = refiner.probability(picture(frame), np.asarray(heat[:]), seeds)
@@ -151,7 +156,11 @@ def refined(
             continue
         padding = (inside.y - seen.y, seen.bottom - inside.bottom, inside.x - seen.x, seen.right - inside.right)
         part = np.asarray(cv2.copyMakeBorder(part, *padding, cv2.BORDER_REFLECT), np.uint8)
-        mean, spread = refiner.probability(picture(seen), part, seeds)
+        shown = picture(seen)
+        if not refiner.heat and not stained(shown).any():
+            yield keep, np.zeros(keep.shape, np.float32), np.zeros(keep.shape, np.float32)
+            continue
+        mean, spread = refiner.probability(shown, part, seeds)
         where = keep.relative_to(seen).slices
         yield keep, mean[where], spread[where]
 
