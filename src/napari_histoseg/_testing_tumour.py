@@ -13,7 +13,6 @@ from PIL import Image
 from napari_histoseg._testing import he_image
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
@@ -67,11 +66,14 @@ def tumour_dataset(folder: Path, count: int = 5, side: int = 256) -> Path:
     return write_dataset(folder, write_slides(folder, count, side))
 
 
-def tumour_model(path: Path, seed: int = 0, **settings: Any) -> Path:
-    """A model file of random numbers whose probabilities lie on both sides of 0.5, patch by patch and pixel by pixel.
+def tumour_model(path: Path, rounds: int = 0, **settings: Any) -> Path:
+    """A model file whose probabilities lie on both sides of 0.5.
 
     Parameters
     ----------
+    rounds : int
+        Steps that the networks learn for, to tell dense tissue from sparse, and to follow the heatmap. Without, only their last layers
+        are fitted, which takes a moment; what they say then hangs on the last bits of a picture.
     **settings
         Of a training, in place of those of :data:`SMALL`.
     """
@@ -84,39 +86,38 @@ def tumour_model(path: Path, seed: int = 0, **settings: Any) -> Path:
     from napari_histoseg.train.card import card_of
 
     chosen = TumourTraining.parse({**SMALL, **settings})
-    torch.manual_seed(seed)
-    classifier = None if chosen.backbone == "none" else _classifier(Classifier(chosen.backbone), chosen.crop_px)
-    refiner = None if chosen.refiner == "none" else _refiner(new_refiner(chosen), chosen.picture_px, heat=classifier is not None)
+    torch.manual_seed(0)
+    classifier, refiner = None, None
+    if chosen.backbone != "none":
+        classifier = _taught(Classifier(chosen.backbone), "head.4", *_patches(chosen.crop_px), rounds)
+    if chosen.refiner != "none":
+        network = new_refiner(chosen)
+        place = next(name for name in ("head", "heads.0", "second.head") if name in dict(network.named_modules()))
+        refiner = _taught(network, place, *_pictures(chosen.picture_px, heat=classifier is not None), rounds)
     own = {"name": "small", "architecture": f"{chosen.backbone}+{chosen.refiner}", "width": 0, "mpp": chosen.mpp, "classes": [CLASS]}
     first, second = (None if network is None else network.state_dict() for network in (classifier, refiner))
     save_fitted(path, first, second, card_of("tumour", chosen, {}, {}, 0, 0.0, **own))
     return path
 
 
-def _classifier(network: nn.Module, side: int) -> nn.Module:
+def _patches(side: int) -> tuple[Tensor, Tensor]:
+    """Sparse and dense ones (n, 3, side, side), and what they are (n, 1), -1 or 1."""
     import torch
 
-    patches = _tensors([he_image(side, side, seed=i, mpp=0.5 * 2 ** (i % 3)) for i in range(16)])
-    _warmed(network, patches)
-    last = network.get_submodule("head.4")
-    with torch.no_grad():
-        logits = network(patches)
-        _spread(last, (logits[:, 1] - logits[:, 0]), 1)
-    return network
+    sparse, dense = (_tensors([he_image(side, side, seed=i, mpp=mpp) for i in range(12)]) for mpp in (0.5, 2.0))
+    return torch.cat([sparse, dense * 0.75]), torch.tensor([-1.0, 1.0]).repeat_interleave(12)[:, None]
 
 
-def _refiner(network: nn.Module, side: int, heat: bool) -> nn.Module:
+def _pictures(side: int, heat: bool) -> tuple[Tensor, Tensor]:
+    """Pictures with heatmaps (n, 4, side, side) and where these are high, or pictures and where their tumour is: (n, 1, side, side), -1 or 1."""
     import torch
 
-    pictures = _tensors([tumour_picture(side, seed=i)[0] for i in range(4)])
+    pictures, truths = zip(*(tumour_picture(side, seed=i) for i in range(4)), strict=True)
+    image, wanted = _tensors(pictures), torch.from_numpy(np.stack(truths)).float()[:, None]
     if heat:
-        coarse = torch.rand(4, 1, side // 16, side // 16)
-        pictures = torch.cat([pictures, torch.nn.functional.interpolate(coarse, size=(side, side))], 1)
-    _warmed(network, pictures)
-    place = next(name for name in ("head", "heads.0", "second.head") if name in dict(network.named_modules()))
-    with torch.no_grad():
-        _spread(network.get_submodule(place), network(pictures)[0], 0)
-    return network
+        plane = torch.nn.functional.interpolate(torch.rand(4, 1, side // 16, side // 16), size=(side, side))
+        image, wanted = torch.cat([image, plane], 1), (plane > 0.5).float()
+    return image, wanted * 2 - 1
 
 
 def _tensors(pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
@@ -125,22 +126,35 @@ def _tensors(pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255
 
 
-def _warmed(network: nn.Module, images: Tensor) -> None:
-    """Batch norm learns what pictures look like."""
+def _taught(network: nn.Module, last: str, images: Tensor, wanted: Tensor, rounds: int) -> nn.Module:
+    """The network, whose logits (the last one, where there are two) have the sign that is wanted."""
     import torch
 
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    for _ in range(rounds):
+        loss = torch.nn.functional.softplus(-_logit(network, images) * wanted).mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
     for module in network.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.momentum = None  # the mean over all that was seen
+            module.reset_running_stats()
+            module.momentum = None  # the mean over all that follows
     with torch.no_grad():
         for _ in range(2):
             network(images)
-    network.eval()
+        network.eval()
+        layer: Any = network.get_submodule(last)
+        logit = _logit(network, images)
+        middle = (logit[wanted < 0].mean() + logit[wanted > 0].mean()) / 2
+        factor = 4 / (logit[wanted > 0].mean() - logit[wanted < 0].mean())
+        layer.weight.mul_(factor)
+        layer.bias.mul_(factor)
+        layer.bias[-1] -= factor * middle
+    return network
 
 
-def _spread(last: Any, difference: torch.Tensor, channel: int) -> None:
-    """Scale and shift the last layer so that the logits of a channel, less those of the other, have the median 0 and the spread 2."""
-    factor = 2 / float(difference.std())
-    last.weight.mul_(factor)
-    last.bias.mul_(factor)
-    last.bias[channel] -= factor * float(difference.median())
+def _logit(network: nn.Module, images: Tensor) -> Tensor:
+    """The last class's logits less the others': of patches (n, 1), of pixels (n, 1, h, w)."""
+    found: Tensor | list[Tensor] = network(images)
+    return found[0] if isinstance(found, list) else found[:, 1:] - found[:, :1]
