@@ -14,7 +14,7 @@ from pydantic import Field
 from scipy import ndimage
 
 from napari_histoseg import methods
-from napari_histoseg.methods.base import MethodSpec, Survey, TileFrame, TileOutput
+from napari_histoseg.methods.base import MethodSpec, Survey, TileFrame, TileOutput, Whole
 from napari_histoseg.methods.settings import RunSettings
 from napari_histoseg.slide import Box
 
@@ -143,6 +143,63 @@ def shades(monkeypatch: pytest.MonkeyPatch) -> ShadeMethod:
     method = ShadeMethod()
     known = methods.get
     monkeypatch.setattr(methods, "get", lambda name: method if name == "shades" else known(name))
+    return method
+
+
+class FineModel(BlobModel):
+    """Looks at pixels four times as fine as those it writes, in squares of 16 of its own; then marks what is dark in the whole map."""
+
+    mpp, scale, stride_px, halo_px = 2.0, 4, 16, 0
+    outputs = ("labels", "probability", "uncertainty")
+    classes = [{"value": 1, "name": "dark", "color": "#112233"}]
+
+    def __init__(self, settings: BlobSettings, halo_px: int = 0) -> None:
+        super().__init__(settings)
+        self.halo_px = halo_px
+        self.seen: list[tuple[Any, ...]] = []
+        self.wholes: list[Whole] = []
+
+    def forward(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Means of squares of 16 × 16 working pixels."""
+        self.seen.append(images.shape)
+        n, height, width, _ = images.shape
+        side = self.stride_px * self.scale
+        return images.reshape(n, 1, height // side, side, width // side, side, 3).mean((3, 5, 6), dtype=np.float32)
+
+    def decode(self, raw: NDArray[np.float32], image: NDArray[np.uint8], frame: TileFrame) -> TileOutput:
+        keep, read = frame.tile.keep, frame.tile.read
+        assert image.shape[:2] == (read.height * 4, read.width * 4)
+        values = (255 - raw[0]).round().astype(np.uint8).repeat(self.stride_px, 0).repeat(self.stride_px, 1)
+        return TileOutput(probability=(keep, values[keep.relative_to(read).slices]))
+
+    def refine(self, whole: Whole) -> Iterator[TileOutput | str]:
+        """What is darker than the mean of the whole map."""
+        self.wholes.append(whole)
+        values = np.asarray(whole.probability[:])
+        yield "Something to know."
+        for frame in whole.frames:
+            keep = frame.tile.keep
+            own = values[keep.relative_to(whole.frame).slices]
+            yield TileOutput((keep, (own > values.mean()).astype(np.int32)), uncertainty=(keep, own // 2))
+
+
+class FineMethod(BlobMethod):
+    """The fake method that looks at finer pixels and decides in the end."""
+
+    spec = MethodSpec("fine", "Fine", "Finds what is dark.", ("labels", "probability", "uncertainty"), BlobSettings)
+    halo_px = 0
+
+    def load(self, slide: Any, settings: Any, weights: Path | None, device: Any, precision: Any) -> BlobModel:
+        self.models.append(FineModel(settings, self.halo_px))
+        return self.models[-1]
+
+
+@pytest.fixture
+def fine(monkeypatch: pytest.MonkeyPatch) -> FineMethod:
+    """The fake method that looks at finer pixels, found by ``methods.get("fine")``."""
+    method = FineMethod()
+    known = methods.get
+    monkeypatch.setattr(methods, "get", lambda name: method if name == "fine" else known(name))
     return method
 
 

@@ -218,6 +218,136 @@ def test_a_map_resumes_to_the_same_classes_and_patches(shades: Any, picture: NDA
     pd.testing.assert_frame_equal(resumed.patches, whole.patches)
 
 
+# -- models that look at finer pixels, and decide once all tiles are there -----------------------------------------------
+
+
+def squares(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What the fake method maps: darkness of squares of 64 pixels from the slide's corner, each a square of 16 working pixels."""
+    right, below = -picture.shape[1] % 64, -picture.shape[0] % 64
+    whole = np.pad(picture, ((0, below), (0, right), (0, 0)), "symmetric")
+    means = whole.reshape(whole.shape[0] // 64, 64, whole.shape[1] // 64, 64, 3).mean((1, 3, 4), dtype=np.float32)
+    return (255 - means).round().astype(np.uint8).repeat(16, 0).repeat(16, 1)[: picture.shape[0] // 4, : picture.shape[1] // 4]
+
+
+def stored(result: Any, kind: str) -> NDArray[Any]:
+    return np.asarray(result.arrays()[kind][0][:])
+
+
+@pytest.mark.parametrize("halo_px", [0, 16])
+@pytest.mark.parametrize("tile_px", [64, 96, 256])
+def test_a_model_may_look_at_finer_pixels_than_it_writes(fine: Any, picture: NDArray[np.uint8], tile_px: int, halo_px: int) -> None:
+    fine.halo_px = halo_px
+    result = hs.run("fine", opened(picture), tissue_only=False, tile_px=tile_px)
+    assert result.mpp == 2.0 and result.labels.shape == (150, 225)
+    np.testing.assert_array_equal(stored(result, "probability"), squares(picture))
+    assert all(height % 64 == width % 64 == 0 for _, height, width, _ in fine.models[-1].seen)
+
+
+@pytest.mark.parametrize("box", [Box(0, 0, 256, 256), Box(101, 203, 333, 250), Box(700, 500, 200, 100)])
+def test_squares_lie_on_the_slide_s_grid_whatever_the_region(fine: Any, picture: NDArray[np.uint8], box: Box) -> None:
+    result = hs.run("fine", opened(picture), region=box, **FAST)
+    assert result.frame == box.scaled(0.25).intersect(Box(0, 0, 225, 150))
+    np.testing.assert_array_equal(stored(result, "probability"), squares(picture)[result.frame.slices])
+
+
+def test_finer_pixels_come_from_a_slide_of_any_resolution(fine: Any, picture: NDArray[np.uint8]) -> None:
+    result = hs.run("fine", opened(picture.repeat(2, 0).repeat(2, 1), 0.25), **FAST)
+    assert result.mpp == 2.0 and result.labels.shape == (150, 225)
+    assert np.abs(stored(result, "probability").astype(int) - squares(picture)).max() <= 2
+    # The check of the pixel size is about what is looked at, 0.5 µm, and not about what is written.
+    with pytest.raises(PixelSizeError, match=r"the model was made for 0\.5 µm/px"):
+        hs.run("fine", opened(picture, 1.2), **FAST)
+    assert hs.run("fine", opened(picture[:64, :64], 1.2), force_mpp=True, **FAST).mpp > 1.7
+
+
+def test_batches_on_a_card_give_the_same_map_of_finer_pixels(fine: Any, picture: NDArray[np.uint8]) -> None:
+    from napari_histoseg.predict.lanes import Work, _batched, _side_by_side, reading
+    from napari_histoseg.tiling import Tile, TileGrid
+
+    slide = opened(picture)
+    model = fine.load(None, fine.spec.settings(), None, None, None)
+    work = Work(slide, model, 2.0, 4.0, Box(0, 0, 225, 150))
+    assert work.scale == 4
+    tiles = [Tile(t.index, t.keep, reading(model, t)) for t in TileGrid(work.bounds, 96, 0, 2.0)]
+    said: list[str] = []
+    one = {d.tile.index: d for d in _side_by_side(work, iter(tiles), said.append)}
+    many = {d.tile.index: d for d in _batched(work, iter(tiles), 4, said.append)}
+    assert one.keys() == many.keys() == set(range(6)) and said == []
+    for index, done in one.items():
+        np.testing.assert_array_equal(done.output.probability[1], many[index].output.probability[1])
+
+
+def test_labels_follow_from_the_whole_map_at_the_end(fine: Any, picture: NDArray[np.uint8]) -> None:
+    events = list(hs.iter_run("fine", opened(picture), **FAST))
+    assert [type(e) for e in events] == [Started, *[TileDone] * 4, Notice, *[Fitting] * 4, Finished]
+    refining = [e for e in events if isinstance(e, Fitting)]
+    assert [(e.done, e.total) for e in refining][-1] == (4, 4) and {e.words for e in refining} == {"Refining the outline"}
+    result = events[-1].result
+    expected = squares(picture)
+    np.testing.assert_array_equal(stored(result, "labels"), expected > expected.mean())
+    np.testing.assert_array_equal(stored(result, "uncertainty"), expected // 2)
+    np.testing.assert_allclose(np.asarray(result.uncertainty), (expected // 2) / 510, atol=1e-6)
+    assert result.record.notices == ["Something to know."] and not result.has_objects
+    np.testing.assert_array_equal(result.pyramid[0], expected > expected.mean())
+
+
+def test_what_decides_is_shown_all_tiles_in_order_and_the_slide(fine: Any, picture: NDArray[np.uint8]) -> None:
+    region = Box(101, 203, 700, 390)
+    hs.run("fine", opened(picture), region=region, tissue_only=False, tile_px=64)
+    (whole,) = fine.models[-1].wholes
+    assert whole.bounds == Box(0, 0, 225, 150) and whole.frame == region.scaled(0.25)
+    assert [f.tile.index for f in whole.frames] == list(range(6))
+    inside = whole.read(Box(10, 20, 30, 40))
+    np.testing.assert_array_equal(inside, opened(picture).read_at(2.0, Box(10, 20, 30, 40)))
+    edge = whole.read(Box(-5, 0, 10, 10))
+    np.testing.assert_array_equal(edge[:, :5], edge[:, 5:][:, ::-1])
+
+
+@pytest.mark.parametrize("stop_at", ["tile", "refining", "done"])
+def test_deciding_is_done_again_when_a_run_is_resumed(fine: Any, picture: NDArray[np.uint8], tmp_path: Path, stop_at: str) -> None:
+    events = hs.iter_run("fine", opened(picture), out=tmp_path / "r", **FAST)
+    for event in events:
+        if (stop_at == "tile" and isinstance(event, TileDone) and event.done == 2) or (stop_at == "refining" and isinstance(event, Fitting)):
+            events.close()
+            break
+    resumed = hs.run("fine", opened(picture), out=tmp_path / "r", resume=True, **FAST)
+    whole = hs.run("fine", opened(picture), **FAST)
+    for kind in ("labels", "probability", "uncertainty"):
+        np.testing.assert_array_equal(stored(resumed, kind), stored(whole, kind))
+    assert resumed.record.status == "finished" and resumed.record.tiles_done == 4
+
+
+def test_a_model_writes_only_what_it_says(fine: Any, picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
+    load = fine.load
+
+    def plain(*given: Any) -> Any:
+        model = load(*given)
+        model.outputs = ("labels", "probability")
+        return model
+
+    monkeypatch.setattr(fine, "load", plain)
+    result = hs.run("fine", opened(picture), **FAST)
+    assert result.uncertainty is None and set(result.arrays()) == {"labels", "probability"}
+    assert stored(result, "labels").any() and result.record.outputs == ("labels", "probability")
+
+
+def test_without_tissue_there_is_nothing_to_decide(fine: Any) -> None:
+    image = np.full((2400, 2400, 3), 245, np.uint8)
+    result = hs.run("fine", opened(image), tile_px=512)
+    assert fine.models[-1].wholes == [] and not stored(result, "labels").any()
+
+
+def test_a_bug_while_deciding_keeps_the_map(fine: Any, picture: NDArray[np.uint8], tmp_path: Path) -> None:
+    events = hs.iter_run("fine", opened(picture), out=tmp_path / "r", **FAST)
+    next(events)
+    fine.models[-1].refine = lambda whole: 1 / 0
+    with pytest.raises(RunError, match=r"The run stopped: ZeroDivisionError: .* run again with --resume\."):
+        list(events)
+    kept = hs.open_result(tmp_path / "r")
+    assert kept.record.status == "failed" and kept.record.tiles_done == 4
+    np.testing.assert_array_equal(stored(kept, "probability"), squares(picture))
+
+
 def test_ids_that_were_given_are_kept(blobs: Any, picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
     plain = hs.run("blobs", opened(picture), **FAST)
     monkeypatch.setattr(blobs, "given", plain)

@@ -163,6 +163,64 @@ def test_a_result_without_objects_remembers_its_tiles(scene: Any, write: Any, ne
     assert len(ResultStore.resume(tmp_path / "r", new_record()).done) == len(scene.tiles)
 
 
+MAPS = ("labels", "probability", "uncertainty")
+
+
+def test_pixels_of_tiles_that_are_done_can_be_put_right(scene: Any, new_record: Any, tmp_path: Path) -> None:
+    store = ResultStore.create(tmp_path / "r", new_record(), MAPS)
+    for index in range(len(scene.tiles)):
+        store.add(**scene.tile(index))
+    store.commit()
+    # Across tiles and chunks; zeros and larger numbers replace what was there as well.
+    box = Box(700, 500, 600, 500)
+    inside = box.relative_to(store.record.frame)
+    before = {kind: np.asarray(levels[0][:]) for kind, levels in store.arrays().items()}
+    labels = np.where(before["labels"][inside.slices] > 0, 0, 4_000_000).astype(np.uint32)
+    spread = np.full(box.shape, 77, np.uint8)
+    store.amend(labels=(box, labels), uncertainty=(box, spread), probability=None, image=(box, np.zeros((*box.shape, 3), np.uint8)))
+    result = store.finish()
+    for kind, wanted in (("labels", labels), ("uncertainty", spread)):
+        after = np.asarray(result.arrays()[kind][0][:])
+        np.testing.assert_array_equal(after[inside.slices], wanted)
+        after[inside.slices] = before[kind][inside.slices]
+        np.testing.assert_array_equal(after, before[kind])
+        # Coarser levels follow.
+        for fine, coarse in pairwise(np.asarray(level[:]) for level in result.arrays()[kind]):
+            np.testing.assert_array_equal(coarse, halve(fine, kind))
+    np.testing.assert_array_equal(result.arrays()["probability"][0][:], before["probability"])
+    assert "image" not in result.arrays()
+
+
+def test_amendments_are_on_the_disk_after_the_next_commit(new_record: Any, tmp_path: Path) -> None:
+    store = ResultStore.create(tmp_path / "r", new_record(), MAPS)
+    box = Box(300, 140, 10, 10)
+    store.amend(labels=(box, np.ones(box.shape, np.int32)))
+    store.commit()
+    store.close()
+    assert np.asarray(open_result(tmp_path / "r").labels)[:10, :10].all()
+    # Pixels alone make no tile done.
+    assert ResultStore.resume(tmp_path / "r", new_record()).done == frozenset()
+
+
+def test_uncertainty_is_a_share_of_a_half_and_has_a_pyramid(new_record: Any, tmp_path: Path) -> None:
+    store = ResultStore.create(tmp_path / "r", new_record(), MAPS)
+    frame = store.record.frame
+    values = np.random.default_rng(0).integers(0, 256, frame.shape, np.uint8)
+    store.amend(uncertainty=(frame, values))
+    store.finish()
+    result = open_result(tmp_path / "r")
+    np.testing.assert_allclose(np.asarray(result.uncertainty), values / 510, atol=1e-6)
+    levels = [np.asarray(level[:]) for level in result.arrays()["uncertainty"]]
+    assert len(levels) == 3
+    for fine, coarse in pairwise(levels):
+        np.testing.assert_array_equal(coarse, halve(fine, "uncertainty"))
+    Image.from_zarr(zarr.open_group(result.path / "uncertainty.ome.zarr", mode="r"))
+
+
+def test_a_result_without_uncertainty_has_none(finished: Any) -> None:
+    assert finished.uncertainty is None
+
+
 class Killed(BaseException):
     """Stands for SIGKILL: nothing of the store's own code runs after it."""
 
