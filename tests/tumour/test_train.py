@@ -196,10 +196,12 @@ def test_trained_weights_run(done: tuple[Path, list[Any]], data: Path) -> None:
 
 
 def test_it_learns(data: Path, tmp_path: Path) -> None:
-    start = tumour_model(tmp_path / "start.safetensors")
-    how = {"learning_rate": 0.001, "steps": 10, "validate_every": 5, "augmentation": 0, "average_decay": 0.5, "batch": 8, "folds": 1}
-    scores = trained(data, tmp_path / "w.safetensors", start=start, refine_steps=30, refine_rate=0.01, **how)[-1].scores
-    assert scores["classifier"] > 0.8 and scores["refiner"] > 0.75
+    start = tumour_model(tmp_path / "start.safetensors", rounds=12)
+    how = {"learning_rate": 0.0005, "steps": 8, "validate_every": 4, "augmentation": 0, "average_decay": 0.5, "batch": 8, "folds": 1}
+    events = trained(data, tmp_path / "w.safetensors", start=start, refine_steps=30, refine_rate=0.01, **how)
+    assert events[-1].scores["classifier"] > 0.7 and events[-1].scores["refiner"] > 0.75
+    losses = [e.loss for e in events if isinstance(e, StepDone) and "refiner" in e.parts]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) / 2
 
 
 # -- folds --------------------------------------------------------------------------------------------------------------
@@ -665,11 +667,10 @@ def test_resuming_with_other_slides_is_refused(own: Path, tmp_path: Path) -> Non
 # -- stopped ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mapping", [False, True])
-@pytest.mark.parametrize("where", ["classifier", "fold 1", "fold 2", "refiner"])
+@pytest.mark.parametrize(
+    ("where", "mapping"), [("classifier", False), ("fold 1", False), ("fold 1", True), ("fold 2", False), ("fold 2", True), ("refiner", False)]
+)
 def test_a_training_that_is_told_to_stop_leaves_a_model_that_runs(data: Path, tmp_path: Path, where: str, mapping: bool) -> None:
-    if mapping and "fold" not in where:
-        pytest.skip("Only folds make maps here.")
     out, seen, told = tmp_path / "w.safetensors", list[Any](), list[bool]()
     wanted = mapping_after(where) if mapping else at_step(where, 1)
     for event in iter_train("tumour", data, out=out, stop=lambda: bool(told), **{**SMALL, "steps": 4, "validate_every": 4, "refine_steps": 4}):
