@@ -14,7 +14,16 @@ from napari_histoseg._testing import he_tissue, write_svs
 from napari_histoseg.annotations.dataset import FILE_NAME, read_dataset, read_mask
 from napari_histoseg.errors import DatasetError
 from napari_histoseg.gui.lessons import Known
-from napari_histoseg.gui.tumourentry import NO_MPP, NO_OUTLINE, OUTSIDE, Entry, outline_beside, read_file, read_outline, wrong_with
+from napari_histoseg.gui.tumourentry import (
+    NO_MPP,
+    NO_OUTLINE,
+    OUTSIDE,
+    Entry,
+    outline_beside,
+    read_file,
+    read_outline,
+    wrong_with,
+)
 from napari_histoseg.gui.tumourkeep import Keeper
 from napari_histoseg.methods.tumour.slides import read_lessons
 from napari_histoseg.slide import Box, open_slide

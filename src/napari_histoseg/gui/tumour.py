@@ -219,6 +219,11 @@ class TumourDock(RunDock):
 
     # -- runs -----------------------------------------------------------------------------------------------------------
 
+    def _start(self, request: Request) -> None:
+        super()._start(request)
+        if isinstance(self.current, HeatRun):
+            self.current.shown.connect(self.heat.show_state)
+
     def _on_result(self, result: Any) -> None:
         super()._on_result(result)
         run = self.current

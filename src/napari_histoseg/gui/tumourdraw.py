@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 MARK = "histoseg tumour"
 """Key of these layers' entry in ``layer.metadata``. Another one than that of drawn regions, which they are not."""
+FREE, UNUSED = "", "Outlines, not in use"
 PART, INSIDE, CUT = "part", "tumour", "cut out"
 COLORS = {INSIDE: "#e6194b", CUT: "#4363d8"}
 LINE_PX = 2.5
@@ -95,8 +96,13 @@ class Drawings(QObject):
             self._turns.start()
 
     def _added(self, key: str, name: str, image: Image, mpp: float | None) -> Any:
+        where = place(mpp, mpp, origin=(float(image.translate[-2]), float(image.translate[-1])))
+        if (free := self.layer(FREE)) is not None:
+            free.metadata[MARK] = key
+            free.name, free.visible = name, True
+            free.units, free.scale, free.translate = where["units"], where["scale"], where["translate"]
+            return free
         chosen = self._viewer.layers.selection.active
-        origin = (float(image.translate[-2]), float(image.translate[-1]))
         layer = self._viewer.add_shapes(
             ndim=2,
             name=name,
@@ -105,11 +111,11 @@ class Drawings(QObject):
             edge_color=COLORS[INSIDE],
             face_color="transparent",
             metadata={MARK: key},
-            **place(mpp, mpp, origin=origin),
+            **where,
         )
         if chosen is not None:
             self._viewer.layers.selection.active = chosen
-        layer.events.data.connect(lambda event: self._on_data(key, event))
+        layer.events.data.connect(lambda event: self._on_data(layer, event))
         return layer
 
     def _fill(self) -> None:
@@ -150,6 +156,20 @@ class Drawings(QObject):
         layer.feature_defaults = pd.DataFrame({PART: [part]})
         layer.current_edge_color = COLORS[part]
 
+    def take_away(self, keys: Sequence[str]) -> None:
+        """Empty and hide the layers of outlines; the next ones take them again.
+
+        A layer of shapes that is added right after another one was removed ends the program with some OpenGL drivers.
+        """
+        for key in keys:
+            self._filling.pop(key, None)
+            if (layer := self.layer(key)) is not None:
+                layer.mode = "pan_zoom"
+                layer.metadata[MARK] = FREE
+                layer.data = []
+                layer.visible = False
+                layer.name = UNUSED
+
     # -- drawing ------------------------------------------------------------------------------------------------------
 
     def draw(self, layer: Any, cut: bool = False) -> None:
@@ -174,9 +194,10 @@ class Drawings(QObject):
         ]
         return area_of_rings(rings)
 
-    def _on_data(self, key: str, event: Any) -> None:
+    def _on_data(self, layer: Any, event: Any) -> None:
+        key = layer.metadata.get(MARK, FREE)
         # The other actions announce what is going to happen.
-        if key not in self._filling and str(getattr(event.action, "value", event.action)) in ("added", "changed", "removed"):
+        if key != FREE and key not in self._filling and str(getattr(event.action, "value", event.action)) in ("added", "changed", "removed"):
             self.edited.emit(key)
 
     # -- lines --------------------------------------------------------------------------------------------------------

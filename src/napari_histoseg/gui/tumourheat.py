@@ -172,6 +172,10 @@ class HeatPanel(QWidget):
                 lines.visible = False
         self._show_state()
 
+    def show_state(self) -> None:
+        """Show which layers there are."""
+        self._show_state()
+
     def _show_state(self, event: Any = None) -> None:
         there = self.result is not None
         for box, kind in ((self.heat_box, "probability"), (self.outline_box, "labels"), (self.band_box, "uncertainty")):

@@ -14,6 +14,7 @@ from qtpy.QtCore import QTimer
 from napari_histoseg.gui.layers import KEY, MAPPED, heat_layer, uncertainty_layer
 from napari_histoseg.gui.live import CoarseLevel, LiveLevel, reload_levels
 from napari_histoseg.gui.live_run import LiveRun, Request
+from napari_histoseg.gui.qt import Signal
 from napari_histoseg.gui.shown import TURN_MS
 from napari_histoseg.gui.tumourmap import copied
 from napari_histoseg.predict.events import RunEvent, Started
@@ -35,6 +36,8 @@ class Again(Request):
 class HeatRun(LiveRun):
     """A run whose heatmap is shown while it grows; the outline follows at the end."""
 
+    shown = Signal()
+    """Another layer of the result is there; they come one after another, the last ones after the end."""
     _waiting: Started | None = None
 
     def _events(self) -> Iterator[RunEvent]:
@@ -109,7 +112,12 @@ class HeatRun(LiveRun):
     def _show_probability(self, result: Result) -> None:
         super()._show_probability(result)
         if "uncertainty" in self._made:
-            QTimer.singleShot(TURN_MS, lambda: self._belongs(self._show(self._made["uncertainty"]), result))
+            QTimer.singleShot(TURN_MS, lambda: self._show_band(result))
+        self.shown.emit()
+
+    def _show_band(self, result: Result) -> None:
+        self._belongs(self._show(self._made["uncertainty"]), result)
+        self.shown.emit()
 
 
 def as_line(layer: Any) -> None:

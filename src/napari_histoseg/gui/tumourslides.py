@@ -362,8 +362,8 @@ class AnnotatedSlides(QWidget):
         entry.listed = entry.chosen = False
         entry.area, entry.patch = None, None
         entry.version += 1
-        if (layer := self.drawings.layer(entry.key)) is not None:
-            self._viewer.layers.remove(layer)
+        entry.was_shown = False
+        self.drawings.take_away([entry.key])
         if entry.known.layer is None:
             del self.keeper.entries[entry.key]
         self._touched()
@@ -418,7 +418,7 @@ class AnnotatedSlides(QWidget):
         self.keeper.tumour_class = self.tumour_class()
 
         def opened(place: Callable[[], None]) -> None:
-            self._take_away()
+            self.drawings.take_away([each.key for each in self.entries])
             place()
             self.refresh()
             self.opened.emit(self.keeper.folder)
@@ -441,7 +441,7 @@ class AnnotatedSlides(QWidget):
     def new(self) -> None:
         """Begin another list."""
         if self._put_away():
-            self._take_away()
+            self.drawings.take_away([each.key for each in self.entries])
             self.keeper.forget()
             self.refresh()
             self.opened.emit(None)
@@ -454,11 +454,6 @@ class AnnotatedSlides(QWidget):
             self.message.emit(str(error))
             return False
         return True
-
-    def _take_away(self) -> None:
-        for entry in self.entries:
-            if (layer := self.drawings.layer(entry.key)) is not None:
-                self._viewer.layers.remove(layer)
 
     # -- saving -------------------------------------------------------------------------------------------------------
 
