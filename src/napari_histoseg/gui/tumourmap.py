@@ -27,7 +27,7 @@ OUTLINE_COLOR = "#e6194b"
 SMOOTH_PX = 0.7
 """Outlines of a result are moved by at most this much, in its pixels of 8 µm, to have few enough points to be corrected by hand."""
 CONTOUR_PX = 2_000_000
-"""Lines of a threshold are drawn from the finest level with at most this many pixels. The probability of a patch covers 32 × 32 px, so that nothing is lost."""
+"""Lines of a threshold are drawn from the finest level with at most this many pixels. A patch covers 32 × 32 px, so that nothing is lost."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,18 @@ def heat_of(result: Result) -> Heat | None:
     for top in range(0, finest.shape[0], rows):
         counts += np.bincount(np.asarray(finest[top : top + rows]).ravel(), minlength=256)
     outlined = sum(int((block > 0).sum()) for _, block in blocks(result.levels("labels")[0])) if "labels" in arrays else 0
-    return Heat(np.asarray(levels[level][:], np.uint8), 2**level, counts, outlined, (result.mpp or 1.0) ** 2)
+    values, step = without_repeats(np.asarray(levels[level][:], np.uint8), 2**level)
+    return Heat(values, step, counts, outlined, (result.mpp or 1.0) ** 2)
+
+
+def without_repeats(values: NDArray[np.uint8], step: int) -> tuple[NDArray[np.uint8], int]:
+    """The same map with fewer pixels, as long as squares of 2 × 2 have one value: a patch then is one pixel."""
+    while min(values.shape) > 1:
+        less = values[::2, ::2]
+        if not np.array_equal(less.repeat(2, 0).repeat(2, 1)[: values.shape[0], : values.shape[1]], values):
+            break
+        values, step = less, 2 * step
+    return np.ascontiguousarray(values), step
 
 
 def lines_around(mask: NDArray[np.bool_], step: int = 1) -> NDArray[np.float64]:
