@@ -42,6 +42,15 @@ def test_the_truth_lies_on_the_picture(x: int, y: int, width: int, height: int, 
     np.testing.assert_array_equal((sheet.picture[..., 0] < 130)[known], (sheet.truth == 1)[known])
 
 
+def test_the_truth_of_a_pixel_is_that_of_its_center() -> None:
+    slide = hs.open_slide(np.full((64, 80, 3), 200, np.uint8), mpp=2.0)
+    mask = np.random.default_rng(0).integers(0, 2, (64, 80))
+    sheet = sheet_of(outlined(slide, mask), slide, 2.0, 4)
+    np.testing.assert_array_equal(sheet.truth, mask[2::4, 2::4])
+    part = sheet_of(outlined(slide, mask[8:40, 16:72], Box(16, 8, 56, 32)), slide, 2.0, 4)
+    np.testing.assert_array_equal(part.truth, mask[10:40:4, 18:72:4])
+
+
 def test_blocks_give_the_same_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     slide = hs.open_slide(he_image(500, 400, seed=1), mpp=4.0)
     whole = sheet_of(outlined(slide, np.zeros((4, 5))), slide, 4.0, 2)
