@@ -81,6 +81,7 @@ class TumourDock(RunDock):
         self.tabs = QTabWidget()
         self.run_button.setToolTip("Map the tumour of the chosen place.")
         self.slides.result = self._latest
+        self.heat.outline_of = self._outline_of
 
     def run_parts(self) -> list[QWidget]:
         """As in other docks; the progress is seen from every tab."""
@@ -126,7 +127,8 @@ class TumourDock(RunDock):
         previewing = self.current is not None and self.current.request.preview
         # A training says how it goes by itself, and its previews say nothing.
         self.progress.setVisible(self.tabs.currentIndex() != TRAINING or (self.busy and not previewing))
-        self.heat.refine_button.setEnabled(self.heat.refine_button.isEnabled() and not self.busy)
+        self.heat.busy = self.busy or self.header.layer is None
+        self.heat.show_state()
 
     # -- what a method says of itself ---------------------------------------------------------------------------------
 
@@ -145,6 +147,13 @@ class TumourDock(RunDock):
         file = None if record.weights is None else (record.weights.model_extra or {}).get("file")
         named = [path for path in listed if path.name == file]
         return named[-1] if named else self.models.choice.weights if self.models.any else None
+
+    def _outline_of(self, result: "Result") -> str:
+        """How a model outlines when that is left to it."""
+        path = None if result.record.weights is None else self.weights_of(result.record)
+        card = next((each.card for each in self.models.choices if each.weights == path), None)
+        refiner = None if card is None else card.settings.get("refiner")
+        return "" if refiner is None else "smoothed" if refiner == "none" else "refined"
 
     def in_words(self, result: "Result") -> str:
         """The area of the outline."""

@@ -85,7 +85,9 @@ class Drawings(QObject):
             layer.data = []
         to = Between(image, layer)
         rings = [] if area is None else rings_of(area)
-        self.pour(key, [partial(self._add_ring, layer, to.to(ring.points[:, ::-1] - 0.5), CUT if ring.hole else INSIDE) for ring in rings])
+        additions = [partial(self._add_ring, layer, to.to(ring.points[:, ::-1] - 0.5), CUT if ring.hole else INSIDE) for ring in rings]
+        # What a person draws next is tumour again.
+        self.pour(key, [*additions, partial(self._take_part, layer, INSIDE)] if additions else [])
         return layer
 
     def pour(self, key: str, additions: Sequence[Callable[[], None]]) -> None:

@@ -37,6 +37,7 @@ NAIVE = "Heatmap outline"
 NAIVE_COLOR = "#1d3fff"
 MARK = "histoseg threshold"
 LINE_PX = 2.0
+TITLES = {"refined": "Refined outline", "smoothed": "Smoothed outline", "threshold": "Outline at the run's threshold"}
 SOURCE = "source"
 """Feature of drawn regions that were made of a result."""
 
@@ -59,10 +60,13 @@ class HeatPanel(QWidget):
     def __init__(self, viewer: Viewer, where: WherePicker, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._viewer, self._where = viewer, where
+        self.busy = False
+        """Whether a run is under way, so that no other one can begin."""
+        self.outline_of: Callable[[Result], str] = lambda result: ""
+        """How a run whose outline was left to the model outlined; empty where nobody knows."""
         self.result: Result | None = None
         self.heat: Heat | None = None
         self.drawings = Drawings(viewer, self)
-        self._areas: dict[str, Area] = {}
         self._followed: set[int] = set()
         self._drawn_width = 0.0
         self._measuring = Latest("Measuring the heatmap", self)
@@ -154,6 +158,8 @@ class HeatPanel(QWidget):
             with QSignalBlocker(self.slider):
                 self.slider.setValue(round(100 * float(threshold)))
             self._measuring.ask(lambda: heat_of(result), self._on_heat)
+            self.edited.setText("")
+            self._on_edited(self._key)
         if (labels := self.layer("labels")) is not None and not labels.contour:
             as_line(labels)
         self._show_state()
@@ -194,6 +200,7 @@ class HeatPanel(QWidget):
         finished = self.result is not None and self.result.finished
         for each in (self.refine_button, self.polygons_button, self.region_button, self.export_button):
             each.setEnabled(finished)
+        self.refine_button.setEnabled(finished and not self.busy)
         self.percent.setText(f"{self.slider.value()} %")
         self.naive_box.setText(f"Heatmap ≥ {self.slider.value()} %" + (f": {mm2(self.heat.above(self.threshold))}" if self.heat else ""))
         self.outline_box.setText(self._title() + (f": {mm2(self.heat.outlined)}" if self.heat else ""))
@@ -201,7 +208,9 @@ class HeatPanel(QWidget):
 
     def _title(self) -> str:
         how = "" if self.result is None else str(self.result.record.settings.get("outline", ""))
-        return {"refined": "Refined outline", "smoothed": "Smoothed outline", "threshold": "Outline at the run's threshold"}.get(how, "Outline of the run")
+        if how == "auto" and self.result is not None:
+            how = self.outline_of(self.result)
+        return TITLES.get(how, "Outline of the run")
 
     def _set_visible(self, kind: str, on: bool) -> None:
         if (layer := self.layer(kind)) is not None:
@@ -350,7 +359,7 @@ class HeatPanel(QWidget):
 
     def _say_edited(self, area: Area | None) -> None:
         mpp = None if self.result is None else self.result.record.slide.mpp
-        self.edited.setText("Polygons: none" if area is None else f"Polygons: {count_and_size(area, mpp)}")
+        self.edited.setText("Polygons: none" if area is None or area.is_empty else f"Polygons: {count_and_size(area, mpp)}")
         self._show_state()
 
     def use_as_region(self) -> None:
