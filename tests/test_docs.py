@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from napari_histoseg import methods
-from napari_histoseg._testing import he_tissue, write_svs
+from napari_histoseg._testing import he_image, he_tissue, write_svs
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -64,7 +64,21 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     collection = {"type": "FeatureCollection", "features": [feature]}
     (folder / "regions.geojson").write_text(json.dumps(collection))
     write_patches(folder / "dataset")
+    write_outlined(folder / "slides")
     return folder
+
+
+def write_outlined(folder: Path) -> None:
+    """Two small slides with tumour in their middle: outlined in GeoJSON, and painted."""
+    folder.mkdir()
+    for i, name in enumerate("ab"):
+        write_svs(folder / f"{name}.svs", he_image(512, 512, seed=20 + i, mpp=0.5, glass=0), mpp=1.0)
+    ring = [[128, 128], [384, 128], [384, 384], [128, 384], [128, 128]]
+    feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {}}
+    (folder / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    mask = Image.new("L", (64, 64))
+    mask.paste(1, (16, 16, 48, 48))
+    mask.save(folder / "b-mask.png")
 
 
 def write_patches(folder: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from napari_histoseg.errors import TileError
 from napari_histoseg.methods.tumour.clusters import ClusterGuide, fit_clusters
 from napari_histoseg.methods.tumour.config import TumourTraining
 from napari_histoseg.methods.tumour.network import Classifier
@@ -24,6 +25,7 @@ from napari_histoseg.train.loop import Preparing
 PATCHES = 3200
 """100 batches of 32."""
 CHUNK = 32
+GLASS = 243
 WORDS = "Looking for kinds of patches"
 Guide = tuple[nn.Module, ClusterGuide]
 
@@ -56,10 +58,18 @@ def _features(extractor: nn.Module, pool: Pool, numbers: Sequence[int], device: 
     features = []
     for start in range(0, len(numbers), CHUNK):
         yield Preparing(WORDS, start, len(numbers))
-        patches = np.stack([pool.read(int(number)) for number in numbers[start : start + CHUNK]])
+        patches = np.stack([_read(pool, int(number)) for number in numbers[start : start + CHUNK]])
         with torch.inference_mode():
             features.append(embedded(extractor, to_input(patches, device, torch.float32)).cpu().numpy())
     return np.concatenate(features)
+
+
+def _read(pool: Pool, number: int) -> NDArray[np.uint8]:
+    """A patch; glass where the file is damaged."""
+    try:
+        return pool.read(number)
+    except TileError:
+        return np.full((pool.side_px, pool.side_px, 3), GLASS, np.uint8)
 
 
 def extractor_of(settings: TumourTraining) -> nn.Module:

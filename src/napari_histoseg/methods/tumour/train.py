@@ -85,7 +85,7 @@ class TumourTask:
         work = self._workplace(out, resume)
         settings = self.settings
         with ExitStack() as stack:
-            ready = yield from self.read(stack)
+            ready = yield from self.read(stack, work)
             held = self.split(ready)
             course = Course(self, ready, held, out, work, stop)
             if settings.backbone != "none":
@@ -115,8 +115,8 @@ class TumourTask:
             about.write_text(self.settings.model_dump_json())
         return work
 
-    def read(self, stack: ExitStack) -> Generator[TrainEvent, None, Ready]:
-        """Open all slides, find their patches; every problem is named at once."""
+    def read(self, stack: ExitStack, work: Path | None = None) -> Generator[TrainEvent, None, Ready]:
+        """Open all slides, find their patches; every problem is named at once. What is read goes to the folder ``work``, where there is one."""
         settings, ready, problems = self.settings, Ready(), list[str]()
         finer = settings.backbone != "none"
         mpp, scale = (settings.mpp, settings.scale) if finer else (settings.mpp * settings.scale, 1)
@@ -137,6 +137,8 @@ class TumourTask:
             if table.empty:
                 self.notices.append(f"Left out: {outlined.name} has no patch with {settings.least_tissue:.0%} of tissue that is annotated all over.")
                 continue
+            # From the disk, a hundred slides take no more memory than one.
+            sheet = sheet if work is None else sheet.save(work / f"sheet-{number}.npy")
             ready.outlined.append(outlined)
             ready.slides.append(slide)
             ready.sheets.append(sheet)
@@ -151,7 +153,7 @@ class TumourTask:
         if not ready.sheets:
             raise DatasetError("None of the slides can be learned from. " + " ".join(self.notices))
         labels = pd.concat(ready.tables)["label"]
-        for value, words in CLASSES:
+        for value, words in self._needed:
             if not (labels == value).any():
                 raise DatasetError(
                     f"None of the {len(labels)} patches of {len(ready.sheets)} slides is {words}. The classifier learns from both: annotate slides that show both, and check the pixel size."
@@ -161,6 +163,11 @@ class TumourTask:
             if missing and len(missing) < len(ready.outlined):
                 self.notices.append(f"'{stage}' is not stated of {len(missing)} slides, which are drawn as a kind of their own: {', '.join(missing[:5])}.")
 
+    @property
+    def _needed(self) -> Sequence[tuple[int, str]]:
+        """Classes that there have to be patches of; an outline from low resolution alone needs only tumour."""
+        return CLASSES if self.settings.backbone != "none" else [each for each in CLASSES if each[0] == 1]
+
     def split(self, ready: Ready) -> set[int]:
         """Numbers of the slides that are held out; empty where none can be, and the training slides are scored."""
         both = [set(table["label"]) for table in ready.tables]
@@ -168,7 +175,7 @@ class TumourTask:
         if not held:
             self.notices.append("Nothing was held out: scores are of the training slides. Annotate slides of another patient.")
         taught = {label for i, labels in enumerate(both) if i not in held for label in labels}
-        for value, words in CLASSES:
+        for value, words in self._needed:
             if value not in taught:
                 raise DatasetError(
                     f"None of the patches that are trained on is {words}: the split of the dataset keeps them all for validation. Move a slide to its training part."
@@ -258,7 +265,7 @@ class Course:
             yield from self.mapped(taught, "classifier", heats)
         for number, members in enumerate(folds if len(folds) > 1 else [], 1):
             part = {taught[i] for i in members}
-            task = yield from self._patches(self.taught - part, self.held or part)
+            task = yield from self._patches(self.taught - part, self.held)
             yield from self._stage(f"fold {number}", task)
             yield from self.mapped(sorted(part), f"fold {number}", heats)
             if self.stopped:
