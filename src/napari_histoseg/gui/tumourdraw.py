@@ -216,6 +216,8 @@ class Drawings(QObject):
             width = self._width(layer)
             if len(layer.data) and layer.metadata[MARK] not in self._filling and not 0.7 < width / max(layer.edge_width[0], 1e-9) < 1.4:
                 layer.edge_width = width
+                # napari does not draw that by itself.
+                layer.refresh(extent=False, thumbnail=False)
 
 
 class Between:

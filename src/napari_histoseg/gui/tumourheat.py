@@ -160,8 +160,8 @@ class HeatPanel(QWidget):
             self._measuring.ask(lambda: heat_of(result), self._on_heat)
             self.edited.setText("")
             self._on_edited(self._key)
-        if (labels := self.layer("labels")) is not None and not labels.contour:
-            as_line(labels)
+        if (labels := self.layer("labels")) is not None:
+            as_line(labels, float(self._viewer.scene.camera.zoom))
         self._show_state()
 
     def _on_heat(self, heat: Heat | None) -> None:
@@ -278,6 +278,9 @@ class HeatPanel(QWidget):
         self._later.start()
 
     def _fit_width(self) -> None:
+        """Lines keep their width on the screen once zooming pauses."""
+        if (labels := self.layer("labels")) is not None and labels.contour:
+            as_line(labels, float(self._viewer.scene.camera.zoom))
         layer = self._lines()
         if layer is not None and layer.visible and not 0.8 < self._width(layer) / max(self._drawn_width, 1e-9) < 1.25:
             self._drawn_width = self._width(layer)

@@ -120,9 +120,19 @@ class HeatRun(LiveRun):
         self.shown.emit()
 
 
-def as_line(layer: Any) -> None:
-    """Show labels as a line, which lets the heatmap be seen."""
-    layer.contour, layer.opacity = CONTOUR_PX, 1.0
+def as_line(layer: Any, zoom: float = 0.0) -> None:
+    """Show labels as a line, which lets the heatmap be seen.
+
+    Parameters
+    ----------
+    zoom : float
+        Pixels of the screen for each unit of the world. Lines are measured in pixels of labels, which may be larger than those of the screen.
+    """
+    width = max(1, round(CONTOUR_PX / max(1.0, zoom * float(layer.scale[-1]))))
+    if layer.contour != width:
+        layer.contour = width
+    if layer.opacity != 1.0:
+        layer.opacity = 1.0
 
 
 def kind_of(layer: Any) -> str:
