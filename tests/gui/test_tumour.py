@@ -69,7 +69,7 @@ class Person:
         self.show_slide("a")
         # As napari does for plugins.
         self.dock = TumourDock(PublicOnlyProxy(viewer))
-        viewer.window.add_dock_widget(self.dock, name="Tumour")
+        self.added = viewer.window.add_dock_widget(self.dock, name="Tumour")
         self.dock.form.set_values(tile_px=32, device="cpu")
         self.dock.where.buttons["Whole slide"].setChecked(True)
 
@@ -242,6 +242,19 @@ def test_a_dataset_that_is_open_elsewhere_is_left_alone(person: Person, tmp_path
         person.slides.open_dataset(tmp_path / "other")
         person.until(lambda: "open in another window" in person.said)
     assert person.slides.reading is None and len(person.slides.entries) == 1
+
+
+def test_a_dock_that_is_closed_gives_its_dataset_free(person: Person) -> None:
+    from napari_histoseg.annotations.session import AnnotationSession
+
+    person.outline()
+    person.slides.table.item(0, GRADE).setText("3")
+    person.until(lambda: person.slides.keeper.folder is not None)
+    folder = person.slides.keeper.folder
+    person.viewer.window.remove_dock_widget(person.added)
+    person.until(lambda: person.slides.keeper.folder is None)
+    with AnnotationSession.open(folder) as session:
+        assert session.dataset.patches[0].model_extra == {"grade": 3}
 
 
 def test_an_outline_from_a_file_takes_the_place_of_what_was_drawn(person: Person, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_histoseg.annotations.dataset import FILE_NAME, Patch, PatchDataset, parse_dataset, read_mask, refuse
 from napari_histoseg.annotations.masks import Painted
-from napari_histoseg.annotations.opening import ID, next_number, with_ids
+from napari_histoseg.annotations.opening import ID, image_size, next_number, with_ids
 from napari_histoseg.annotations.shelf import Shelf
 from napari_histoseg.gui.tumourentry import NO_TUMOUR, TUMOUR, Entry, read_patch, tumour_value
 from napari_histoseg.gui.tumouroutline import burned
@@ -135,7 +135,8 @@ class Keeper:
 
     def _shape(self, entry: Entry, old: str | None) -> tuple[int, ...]:
         if old is not None and self.folder is not None and (self.folder / old).is_file():
-            return read_mask(self.folder / old).shape
+            size = image_size(self.folder / old)
+            return read_mask(self.folder / old).shape if size is None else size[::-1]
         longest = max(entry.box.width, entry.box.height)
         px = UNKNOWN_PX if entry.known.mpp is None else min(round(longest * entry.known.mpp / MASK_MPP), MOST_PX)
         factor = min(1.0, max(px, 1) / longest)

@@ -12,6 +12,7 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QTableWidgetItem, QVBoxLayout, QWidget
 
 from napari_histoseg.errors import DatasetError, HistosegError, SlideError
+from napari_histoseg.gui.annotatekeys import main_window
 from napari_histoseg.gui.background import in_background, in_steps
 from napari_histoseg.gui.inspectorjobs import Latest
 from napari_histoseg.gui.lessons import FILES, shown_by
@@ -482,5 +483,12 @@ class AnnotatedSlides(QWidget):
         """Nothing waits while nobody looks."""
         super().hideEvent(event)
         if self._later.isActive():
-            self._later.stop()
-            self._save()
+            self._put_away()
+        QTimer.singleShot(0, self._on_hidden)
+
+    def _on_hidden(self) -> None:
+        """Hidden docks stay in the window; closed ones do not, and others may go on with their dataset."""
+        if main_window(self) is None and self._put_away():
+            self.drawings.take_away([each.key for each in self.entries])
+            self.keeper.forget()
+            self.refresh()
