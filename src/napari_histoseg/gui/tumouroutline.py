@@ -73,13 +73,17 @@ def _traced(mask: Mask) -> shapely.Geometry:
 
 def _grown(points: NDArray[np.float64]) -> shapely.Geometry:
     """The pixels whose middles a line goes through, and what lies inside."""
+    if len(points) > 2 and (inside := shapely.Polygon(points)).is_valid:
+        return inside.buffer(0.5, join_style="mitre")
     # Where a line turns back, its end is not as wide as its pixel.
-    corners = shapely.box(points[:, 0] - 0.5, points[:, 1] - 0.5, points[:, 0] + 0.5, points[:, 1] + 0.5)
+    before, after = points - np.roll(points, 1, 0), np.roll(points, -1, 0) - points
+    ends = points[((before * after).sum(1) < 0) & (np.abs(np.linalg.det(np.stack([before, after], 1))) < 1e-9)] if len(points) > 1 else points
+    corners = shapely.box(ends[:, 0] - 0.5, ends[:, 1] - 0.5, ends[:, 0] + 0.5, ends[:, 1] + 0.5)
     if len(points) == 1:
         return shapely.union_all(corners)
     line = shapely.LineString(np.vstack([points, points[:1]])).buffer(0.5, join_style="mitre")
-    inside = [] if len(points) < 3 else [shapely.make_valid(shapely.Polygon(points))]
-    return shapely.union_all([line, *corners, *inside])
+    filled = [] if len(points) < 3 else [shapely.make_valid(shapely.Polygon(points))]
+    return shapely.union_all([line, *corners, *filled])
 
 
 def burned(area: shapely.Geometry, box: Box, shape: tuple[int, int]) -> Mask:

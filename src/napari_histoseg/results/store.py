@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -232,7 +232,7 @@ class ResultStore:
         with storage_errors(self.path):
             for kind, pixels in outputs.items():
                 if pixels is not None and kind in self._caches:
-                    self._caches[cast(Kind, kind)][0].update(pixels[0].relative_to(self.record.frame), pixels[1], overwrite)
+                    self._caches[kind][0].update(pixels[0].relative_to(self.record.frame), pixels[1], overwrite)
                     self._amended = True
 
     def commit(self) -> None:
