@@ -61,7 +61,7 @@ def _traced(mask: Mask) -> shapely.Geometry:
         if parent < 0:
             outer.append(_grown(points))
         else:
-            inner.append(shapely.make_valid(shapely.Polygon(points)).buffer(-0.5, join_style="mitre"))
+            inner.append(_shrunk(points))
     # Islands lie inside of holes, so that holes are cut out of what lies around them alone.
     owners = [int(i) for i, row in enumerate(np.asarray(tree)[0]) if row[3] < 0]
     place = {number: i for i, number in enumerate(owners)}
@@ -73,17 +73,30 @@ def _traced(mask: Mask) -> shapely.Geometry:
 
 def _grown(points: NDArray[np.float64]) -> shapely.Geometry:
     """The pixels whose middles a line goes through, and what lies inside."""
-    if len(points) > 2 and (inside := shapely.Polygon(points)).is_valid:
+    if len(points) < 3:
+        return _thick(points)
+    inside = shapely.Polygon(points)
+    if inside.is_valid:
         return inside.buffer(0.5, join_style="mitre")
-    # Where a line turns back, its end is not as wide as its pixel.
+    return shapely.union(_thick(points), shapely.make_valid(inside))
+
+
+def _shrunk(points: NDArray[np.float64]) -> shapely.Geometry:
+    """What lies inside of a line without the pixels that it goes through: a hole."""
+    inside = shapely.Polygon(points)
+    if inside.is_valid:
+        return inside.buffer(-0.5, join_style="mitre")
+    return shapely.difference(shapely.make_valid(inside), _thick(points))
+
+
+def _thick(points: NDArray[np.float64]) -> shapely.Geometry:
+    """The pixels whose middles a closed line goes through, also where it turns back."""
     before, after = points - np.roll(points, 1, 0), np.roll(points, -1, 0) - points
-    ends = points[((before * after).sum(1) < 0) & (np.abs(np.linalg.det(np.stack([before, after], 1))) < 1e-9)] if len(points) > 1 else points
+    ends = points[(before * after).sum(1) <= 0] if len(points) > 1 else points
     corners = shapely.box(ends[:, 0] - 0.5, ends[:, 1] - 0.5, ends[:, 0] + 0.5, ends[:, 1] + 0.5)
-    if len(points) == 1:
-        return shapely.union_all(corners)
-    line = shapely.LineString(np.vstack([points, points[:1]])).buffer(0.5, join_style="mitre")
-    filled = [] if len(points) < 3 else [shapely.make_valid(shapely.Polygon(points))]
-    return shapely.union_all([line, *corners, *filled])
+    # Round ends: others go wrong where a line runs back over itself.
+    line = [] if len(points) == 1 else [shapely.LineString(np.vstack([points, points[:1]])).buffer(0.5, quad_segs=2)]
+    return shapely.union_all([*line, *corners])
 
 
 def burned(area: shapely.Geometry, box: Box, shape: tuple[int, int]) -> Mask:
