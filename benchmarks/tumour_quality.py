@@ -52,6 +52,8 @@ TITLES = {
 }
 REFINERS = {"VI": "unet", "VII": "agunet", "VIII": "dagunet", "IX": "doubleunet"}
 SMOOTH_UM = 160.0
+FEWEST = 3
+"""Slides from which a range test says anything."""
 Scores = list[dict[str, Any]]
 
 
@@ -173,22 +175,27 @@ def own_heatmaps(bench: Bench, course: Course) -> list[np.ndarray]:
 # -- tables -----------------------------------------------------------------------------------------------------------
 
 
+def spread(values: pd.Series) -> str:
+    """Mean and SD, as far as there is one."""
+    return f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
+
+
 def tables(rows: pd.DataFrame) -> str:
     """Markdown: scores as mean +- SD over slides and seeds, by grade, and the range test."""
     order = [name for name in TITLES if name in set(rows["design"])]
     text = ["| design | | seeds | recall | precision | Dice |", "|---|---|---|---|---|---|"]
     for name in order:
         mine = rows[rows["design"] == name]
-        cells = [f"{mine[k].mean():.3f} ± {mine[k].std():.3f}" for k in ("recall", "precision", "dice")]
+        cells = [spread(mine[k]) for k in ("recall", "precision", "dice")]
         text.append(f"| {name} | {TITLES[name]} | {mine['seed'].nunique()} | " + " | ".join(cells) + " |")
     grades = sorted(rows["grade"].unique())
     text += ["", "| design | " + " | ".join(f"grade {g}" for g in grades) + " |", "|---|" + "---|" * len(grades)]
     for name in order:
         mine = rows[rows["design"] == name]
-        cells = [f"{part.mean():.3f} ± {part.std():.3f}" for part in (mine[mine["grade"] == g]["dice"] for g in grades)]
+        cells = [spread(mine[mine["grade"] == g]["dice"]) for g in grades]
         text.append(f"| {name} | " + " | ".join(cells) + " |")
     by_slide = {name: rows[rows["design"] == name].groupby("slide")["dice"].mean() for name in order if name != "I"}
-    if len(by_slide) > 1 and all(len(v) > 1 for v in by_slide.values()):
+    if len(by_slide) > 1 and all(len(v) >= FEWEST for v in by_slide.values()):
         found = tukey_hsd(*[v.to_numpy() for v in by_slide.values()])
         names = list(by_slide)
         text += ["", "| p (Tukey) | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]

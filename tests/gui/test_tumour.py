@@ -406,8 +406,8 @@ def test_the_heatmap_is_seen_before_the_run_ends(person: Person, model: Path) ->
     dock.tabs.setCurrentIndex(2)
     person.click(dock.run_button)
     permits.release(6)
-    person.until(lambda: dock.current is not None and dock.current.probability is not None)
-    assert dock.current.probability.name == "Probability of a.svs" and dock.current.probability.visible
+    person.until(lambda: dock.current is not None and dock.current.probability is not None and dock.current.probability.visible)
+    assert dock.current.probability.name == "Probability of a.svs"
     permits.release(10**6)
     person.measured()
     assert np.asarray(dock.heat.layer("labels").data[0]).any()
