@@ -137,8 +137,8 @@ def throughput(compiled: object, images: np.ndarray, total: int) -> Way:
 def outlined(slide: Path, size: tuple[int, int]) -> Path:
     """A dataset of the slide, whose left half is tumour."""
     folder = slide.parent
-    mask = np.zeros((100, 100), np.uint8)
-    mask[:, :50] = 1
+    mask = np.zeros((size[1] // 64, size[0] // 64), np.uint8)
+    mask[:, : mask.shape[1] // 2] = 1
     skimage.io.imsave(folder / "mask.png", mask, check_contrast=False)
     patch = {"slide": slide.name, "box": [0, 0, *size], "mask": "mask.png", "grade": 1}
     content = {"version": 1, "classes": [{"value": 1, "name": "tumour"}], "patches": [patch]}
