@@ -200,6 +200,7 @@ def test_drawn_outlines_are_no_regions_to_run_in(person: Person) -> None:
 def test_an_outline_beside_the_tissue_is_said(person: Person) -> None:
     person.outline([(2, 50), (2, 300), (40, 300), (40, 50)])
     person.until(lambda: "outside the tissue" in person.line(0)[OUTLINE])
+    assert person.slides.entries[0].problems
 
 
 def test_files_come_with_the_outline_beside_them(person: Person, tmp_path: Path) -> None:

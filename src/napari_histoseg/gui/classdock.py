@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from qtpy.QtWidgets import QFileDialog, QLabel, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QLabel, QTabWidget, QWidget
 
 from napari_histoseg.gui.background import in_background
 from napari_histoseg.gui.inspector import ClusterInspector
-from napari_histoseg.gui.parts import button, scrolled
+from napari_histoseg.gui.parts import button
 from napari_histoseg.gui.rundock import RunDock
 from napari_histoseg.gui.shown import result_of
 from napari_histoseg.gui.slides import open_slide_by
@@ -89,17 +89,7 @@ class ClassesDock(RunDock):
 
     def _lay_out(self) -> None:
         insides = ((*self.run_parts(), *self.result_parts()), self.class_parts(), (self.training,))
-        for (title, tip), parts in zip(self.TABS, insides, strict=True):
-            self.tabs.setTabToolTip(self.tabs.addTab(scrolled(*parts), title), tip)
-        inside = QWidget()
-        layout = QVBoxLayout(inside)
-        layout.setContentsMargins(8, 8, 8, 8)
-        layout.addWidget(self.header)
-        layout.addWidget(self.tabs, 1)
-        layout.addWidget(self.progress)
-        self.setWidget(inside)
-        self.setWidgetResizable(True)
-        self.setMinimumWidth(400)
+        self.show_tabs(self.tabs, [(*words, parts) for words, parts in zip(self.TABS, insides, strict=True)], 400, self.progress)
 
     def _connect(self) -> None:
         super()._connect()

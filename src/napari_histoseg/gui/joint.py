@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import napari
 import numpy as np
-from qtpy.QtWidgets import QLabel, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QTabWidget, QWidget
 
 from napari_histoseg.annotations.dataset import read_dataset
 from napari_histoseg.errors import HistosegError
@@ -15,7 +15,7 @@ from napari_histoseg.gui.annotatelayers import warm_colors
 from napari_histoseg.gui.background import in_background
 from napari_histoseg.gui.jointnext import NextPlaces
 from napari_histoseg.gui.models import choice_of
-from napari_histoseg.gui.parts import group, scrolled
+from napari_histoseg.gui.parts import group
 from napari_histoseg.gui.rundock import RunDock
 from napari_histoseg.gui.training import Scored
 from napari_histoseg.gui.trainpanel import TrainPanel, models_in
@@ -81,19 +81,12 @@ class JointDock(RunDock):
         self.tabs = QTabWidget()
 
     def _lay_out(self) -> None:
-        self.tabs.addTab(scrolled(self.panel), ANNOTATE)
-        self.tabs.addTab(scrolled(self.training, self.advice, group("Annotate next", self.next)), TRAIN)
-        self.tabs.addTab(scrolled(*self.run_parts(), self.areas, *self.result_parts()), APPLY)
-        for i, tip in enumerate(("Outline a few patches, give many a class.", "Train on all of them together.", "Map the view, a region or the slide.")):
-            self.tabs.setTabToolTip(i, tip)
-        inside = QWidget()
-        layout = QVBoxLayout(inside)
-        layout.setContentsMargins(8, 8, 8, 8)
-        layout.addWidget(self.header)
-        layout.addWidget(self.tabs, 1)
-        self.setWidget(inside)
-        self.setWidgetResizable(True)
-        self.setMinimumWidth(380)
+        pages: list[tuple[str, str, list[QWidget]]] = [
+            (ANNOTATE, "Outline a few patches, give many a class.", [self.panel]),
+            (TRAIN, "Train on all of them together.", [self.training, self.advice, group("Annotate next", self.next)]),
+            (APPLY, "Map the view, a region or the slide.", [*self.run_parts(), self.areas, *self.result_parts()]),
+        ]
+        self.show_tabs(self.tabs, pages, 380)
 
     def _connect(self) -> None:
         super()._connect()

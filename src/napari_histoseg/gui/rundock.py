@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog, QGridLayout, QScrollArea, QWidget
+from qtpy.QtWidgets import QFileDialog, QGridLayout, QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
 from napari_histoseg.errors import HistosegError, PixelSizeError, RegionError, ResultError
 from napari_histoseg.gui.export import export_result
@@ -19,7 +19,7 @@ from napari_histoseg.gui.header import SlideHeader
 from napari_histoseg.gui.jobs import Job, Progress
 from napari_histoseg.gui.live_run import LiveRun, Request
 from napari_histoseg.gui.modelpicker import ModelChoice, ModelPicker
-from napari_histoseg.gui.parts import button, column, group
+from napari_histoseg.gui.parts import button, column, group, scrolled
 from napari_histoseg.gui.progress import ProgressPanel
 from napari_histoseg.gui.shown import result_of
 from napari_histoseg.gui.slides import open_slide_by
@@ -151,6 +151,21 @@ class RunDock(QScrollArea):
         self.setWidgetResizable(True)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setMinimumWidth(340)
+
+    def show_tabs(self, tabs: QTabWidget, pages: Sequence[tuple[str, str, Sequence[QWidget]]], least_px: int, *below: QWidget) -> None:
+        """Lay pages (title, tool tip, parts) out in tabs, under the slide and above parts that are seen from every page."""
+        for title, tip, parts in pages:
+            tabs.setTabToolTip(tabs.addTab(scrolled(*parts), title), tip)
+        inside = QWidget()
+        layout = QVBoxLayout(inside)
+        layout.setContentsMargins(8, 8, 8, 8)
+        layout.addWidget(self.header)
+        layout.addWidget(tabs, 1)
+        for part in below:
+            layout.addWidget(part)
+        self.setWidget(inside)
+        self.setWidgetResizable(True)
+        self.setMinimumWidth(least_px)
 
     def _connect(self) -> None:
         for part in (self.header.message, self.models.message):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import napari
 import numpy as np
-from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QTabWidget, QWidget
 
 from napari_histoseg.errors import HistosegError, ResultError, SlideError, WeightsError
 from napari_histoseg.gui.annotatelayers import warm_colors
@@ -17,7 +17,7 @@ from napari_histoseg.gui.highlight import fly_to
 from napari_histoseg.gui.layers import world_points
 from napari_histoseg.gui.live_run import Request
 from napari_histoseg.gui.models import choice_of
-from napari_histoseg.gui.parts import group, scrolled
+from napari_histoseg.gui.parts import group
 from napari_histoseg.gui.rundock import RunDock
 from napari_histoseg.gui.shown import result_of
 from napari_histoseg.gui.training import Scored
@@ -89,17 +89,7 @@ class TumourDock(RunDock):
 
     def _lay_out(self) -> None:
         insides = ((self.slides,), (self.training,), (*self.run_parts(), group("Heatmap and outline", self.heat), *self.result_parts()))
-        for (title, tip), parts in zip(TABS, insides, strict=True):
-            self.tabs.setTabToolTip(self.tabs.addTab(scrolled(*parts), title), tip)
-        inside = QWidget()
-        layout = QVBoxLayout(inside)
-        layout.setContentsMargins(8, 8, 8, 8)
-        layout.addWidget(self.header)
-        layout.addWidget(self.tabs, 1)
-        layout.addWidget(self.progress)
-        self.setWidget(inside)
-        self.setWidgetResizable(True)
-        self.setMinimumWidth(420)
+        self.show_tabs(self.tabs, [(*words, parts) for words, parts in zip(TABS, insides, strict=True)], 420, self.progress)
 
     def _connect(self) -> None:
         super()._connect()

@@ -340,6 +340,7 @@ class HeatPanel(QWidget):
         """A layer of shapes of the run's outline; one that is there is chosen."""
 
         def show(area: Area, image: Any) -> None:
+            """Draw it, once it is traced."""
             assert self.result is not None
             name = self.result.record.slide.name
             layer = self.drawings.layer(self._key)
