@@ -52,12 +52,17 @@ ALSO: dict[str, set[str]] = {
     # It looks at the pictures of a patch dataset.
     "methods.stain.pictures": {"annotations"},
     # Slides are learned from with outlines in a patch dataset, or in GeoJSON and masks beside them; results there are no slides.
+    "methods.tumour.outlines": {"annotations"},
     "methods.tumour.slides": {"annotations", "results.record"},
     # Kinds of tissue are found, and heatmaps scored, on the device that runs use; finding them says how far it is, as a training does.
     "methods.tumour.guide": {"predict.device", "train.loop"},
     "methods.tumour.refinetask": {"predict.device"},
     # The heatmaps that the refiner learns from are made by runs, as a person would make them.
     "methods.tumour.train": {"predict"},
+    # Coarse labels of blocks, and what was painted in them, come from a patch dataset.
+    "methods.lsr.table": {"annotations"},
+    "methods.lsr.measure": {"annotations"},
+    "methods.lsr.pictures": {"annotations"},
     # The training can be called: ``napari_histoseg.train(...)``.
     "train": {"api"},
 }

@@ -19,12 +19,12 @@ from napari_histoseg.gui.tumourentry import (
     NO_OUTLINE,
     OUTSIDE,
     Entry,
-    outline_beside,
     read_file,
     read_outline,
     wrong_with,
 )
 from napari_histoseg.gui.tumourkeep import Keeper
+from napari_histoseg.methods.tumour.outlines import outline_beside
 from napari_histoseg.methods.tumour.slides import read_lessons
 from napari_histoseg.slide import Box, open_slide
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
+from napari_histoseg.annotations.areas import burned
 from napari_histoseg.gui.tumouroutline import (
     Ring,
     area_of,
     area_of_rings,
-    burned,
     count_and_size,
     mm2,
     rings_of,
@@ -45,15 +45,6 @@ def test_rings_bring_an_area_back_with_holes_and_islands(seed: int) -> None:
     assert any(ring.hole for ring in rings) and not rings[0].hole
     back = area_of_rings(rings)
     assert back.symmetric_difference(area).area < 1e-6 * area.area
-
-
-def test_pixels_are_filled_by_their_middles() -> None:
-    square = shapely.box(0, 0, 40, 40).difference(shapely.box(10, 10, 30, 30))
-    mask = burned(square, Box(0, 0, 80, 60), (6, 8))
-    expected = np.zeros((6, 8), bool)
-    expected[:4, :4] = True
-    expected[1:3, 1:3] = False
-    np.testing.assert_array_equal(mask, expected)
 
 
 def test_a_ring_that_crosses_itself_is_repaired() -> None:

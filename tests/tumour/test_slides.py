@@ -17,6 +17,7 @@ from napari_histoseg._testing import he_image, write_svs
 from napari_histoseg._testing_tumour import TUMOUR, tumour_model, write_dataset
 from napari_histoseg.annotations.dataset import read_dataset
 from napari_histoseg.errors import DatasetError
+from napari_histoseg.methods.tumour.outlines import outline_beside
 from napari_histoseg.methods.tumour.sheets import Outlined
 from napari_histoseg.methods.tumour.slides import Lessons, read_lessons
 from napari_histoseg.slide import Box
@@ -240,10 +241,10 @@ def slide(path: Path, mpp: float | None = 2.0) -> Path:
 QUARTER_BOX = (0, 0, 60, 40)
 
 
-@pytest.mark.parametrize("name", ["one.geojson", "one.tif.geojson", "one.geojson.gz", "ONE.geojson", "one-mask.png", "one_mask.tif", "one-labels.png", "one_labels.png"])
+@pytest.mark.parametrize("name", ["one.geojson", "one.tif.geojson", "one.geojson.gz", "ONE.geojson", "one.json", "one-mask.png", "one_mask.tif", "one-labels.png", "one_labels.png"])
 def test_outlines_lie_beside_slides_under_their_names(tmp_path: Path, name: str) -> None:
     slide(tmp_path / "one.tif")
-    if "geojson" in name:
+    if "json" in name:
         text = json.dumps(areas(("Tumor", QUARTER_BOX))).encode()
         (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
     else:
@@ -256,6 +257,16 @@ def test_outlines_lie_beside_slides_under_their_names(tmp_path: Path, name: str)
     assert truth(only) == QUARTER
     with only.open() as opened:
         assert opened.mpp == pytest.approx(2.0)
+
+
+def test_geojson_goes_before_masks_and_json_comes_last(tmp_path: Path) -> None:
+    path = slide(tmp_path / "one.tif")
+    (tmp_path / "one.json").write_text('{"scanner": "x"}')
+    save(tmp_path / "one-mask.png", mask())
+    assert truth(read_lessons(tmp_path).slides[0]) == QUARTER
+    (tmp_path / "one.geojson").write_text(json.dumps(areas(("Tumor", (0, 0, 120, 80)))))
+    assert np.all(truth(read_lessons(tmp_path).slides[0]))
+    assert outline_beside(path) == tmp_path / "one.geojson"
 
 
 @pytest.mark.parametrize(
@@ -281,9 +292,10 @@ def test_areas_of_geojson(tmp_path: Path, named: Any, tumour_class: str, expecte
         ([("Stroma", QUARTER_BOX), ("Fat", QUARTER_BOX)], "", "one.geojson has areas of 2 classes (Fat, Stroma), and which of them is the tumour is not clear. Name it in tumour_class."),
         ([("Stroma", QUARTER_BOX)], "Tumor", "one.geojson has no area of the class 'Tumor'. Its classes are: Stroma."),
         ([(None, QUARTER_BOX)], "Tumor", "one.geojson has no area of the class 'Tumor'. Its classes are: none."),
+        ([("Tumor", (500, 0, 60, 40))], "", "The areas of one.geojson lie outside of the slide. Check that they belong together: coordinates are pixels of the finest level."),
     ],
 )  # fmt: skip
-def test_areas_whose_class_is_not_clear(tmp_path: Path, named: Any, tumour_class: str, words: str) -> None:
+def test_areas_that_are_not_clear_or_not_on_the_slide(tmp_path: Path, named: Any, tumour_class: str, words: str) -> None:
     slide(tmp_path / "one.tif")
     (tmp_path / "one.geojson").write_text(json.dumps(areas(*named)))
     with pytest.raises(DatasetError) as caught:
@@ -298,6 +310,7 @@ def test_areas_whose_class_is_not_clear(tmp_path: Path, named: Any, tumour_class
         ((0, 1), [[1, 0], [0, 0]]),
         ((0, 7), [[1, 0], [0, 0]]),
         ((0, 0), [[0, 0], [0, 0]]),
+        ((255, 255), [[255, 255], [255, 255]]),
     ],
 )
 def test_masks_beside_slides_have_one_class(tmp_path: Path, values: tuple[int, int], expected: Any) -> None:

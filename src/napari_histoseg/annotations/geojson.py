@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from skimage.draw import polygon as fill_polygon
 
+from napari_histoseg.annotations.areas import burned, polygons_of
 from napari_histoseg.errors import DatasetError
 from napari_histoseg.slide.geometry import Box
 
@@ -85,7 +85,7 @@ def _numbered(number: int, sentences: list[str]) -> Say:
 
 
 def rasterize(regions: Iterable[Region], box: Box, downsample: float = 1.0, values: Mapping[str, int] | None = None) -> NDArray[Any]:
-    """Paint regions into a mask; a pixel belongs to a region that holds its center, and to the last of several.
+    """Paint regions into a mask; a pixel belongs to a region that holds its center (`areas.burned`), and to the last of several.
 
     Parameters
     ----------
@@ -103,27 +103,17 @@ def rasterize(regions: Iterable[Region], box: Box, downsample: float = 1.0, valu
     """
     largest = max(values.values(), default=0) if values is not None else 0
     mask: NDArray[Any] = np.zeros(box.shape, bool if values is None else np.uint8 if largest < 256 else np.uint16)
-    window = shapely.box(box.x, box.y, box.right, box.bottom)
     for region in regions:
         value: int | None = 1 if values is None else values.get(region.class_name or "")
-        if value is None:
+        if value is None or region.geometry.is_empty:
             continue
         scaled = shapely.transform(region.geometry, lambda points: points / downsample)
-        if not scaled.intersects(window):
-            continue
-        for part in _areas(scaled.intersection(window)):
-            mask[_covered(part, box)] = value
+        left, top, right, bottom = scaled.bounds
+        x, y = math.floor(left), math.floor(top)
+        part = Box(x, y, math.ceil(right) - x, math.ceil(bottom) - y).intersect(box)
+        if not part.empty:
+            mask[part.relative_to(box).slices][burned(scaled, part, part.shape)] = value
     return mask
-
-
-def _covered(area: shapely.Polygon, box: Box) -> NDArray[np.bool_]:
-    """Pixels of the box whose centers lie in the area and in none of its holes."""
-    inside = np.zeros(box.shape, bool)
-    for number, ring in enumerate((area.exterior, *area.interiors)):
-        points = np.asarray(ring.coords)[:, :2]
-        rows, columns = fill_polygon(points[:, 1] - box.y - 0.5, points[:, 0] - box.x - 0.5, box.shape)  # type: ignore[no-untyped-call]
-        inside[rows, columns] = number == 0
-    return inside
 
 
 def _load(path: Path) -> Any:
@@ -157,7 +147,7 @@ def _geometry(data: Any, note: Say, fail: Say) -> shapely.Polygon | shapely.Mult
     kind = data.get("type") if isinstance(data, dict) else None
     if kind == "GeometryCollection":
         members = [_geometry(member, note, fail) for member in data.get("geometries") or []]
-        return _joined([part for member in members if member is not None for part in _areas(member)])
+        return _joined([part for member in members if member is not None for part in polygons_of(member)])
     if kind not in ("Polygon", "MultiPolygon"):
         note(f"it is a {kind or 'nothing'}, no area, and was left out")
         return None
@@ -184,7 +174,7 @@ def _polygon(rings: Any, note: Say, fail: Say) -> list[shapely.Polygon]:
     area = shapely.Polygon(clean[0], [ring for ring in clean[1:] if ring is not None])
     if area.is_valid:
         return [area]
-    parts = _areas(shapely.make_valid(area))
+    parts = polygons_of(shapely.make_valid(area))
     if parts:
         note("it crossed itself and was repaired")
     else:
@@ -223,13 +213,6 @@ def _plain_ring(data: Any) -> NDArray[np.float64] | None:
 
 def _is_point(data: Any) -> bool:
     return isinstance(data, list) and len(data) >= 2 and all(isinstance(v, (int, float)) and math.isfinite(v) for v in data[:2])
-
-
-def _areas(shape: shapely.Geometry) -> list[shapely.Polygon]:
-    """The polygons of any geometry, however nested; lines and points fall away."""
-    if isinstance(shape, shapely.Polygon):
-        return [] if shape.is_empty else [shape]
-    return [area for part in getattr(shape, "geoms", ()) for area in _areas(part)]
 
 
 def _joined(areas: list[shapely.Polygon]) -> shapely.Polygon | shapely.MultiPolygon | None:

@@ -13,10 +13,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer
 
+from napari_histoseg.annotations.areas import Area
 from napari_histoseg.gui.layers import place
 from napari_histoseg.gui.qt import Signal
 from napari_histoseg.gui.shown import TURN_MS
-from napari_histoseg.gui.tumouroutline import Area, Ring, area_of_rings, rings_of
+from napari_histoseg.gui.tumouroutline import Ring, area_of_rings, rings_of
 from napari_histoseg.gui.where import outline
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from napari_histoseg.annotations.areas import Area, burned
 from napari_histoseg.annotations.dataset import UNLABELED, Patch, PatchClass, PatchDataset, read_mask
-from napari_histoseg.annotations.geojson import read_geojson
-from napari_histoseg.errors import DatasetError, HistosegError
+from napari_histoseg.errors import HistosegError
 from napari_histoseg.gui.lessons import Known
-from napari_histoseg.gui.tumouroutline import Area, area_of, areal, burned, count_and_size
+from napari_histoseg.gui.tumouroutline import area_of, count_and_size
+from napari_histoseg.methods.tumour.outlines import is_drawn, mask_of, outline_beside, tumour_area
 from napari_histoseg.methods.tumour.sheets import stained
-from napari_histoseg.methods.tumour.slides import MASK_ENDINGS, TUMOUR_NAMES
 from napari_histoseg.slide import Box, Slide, open_slide
 
 NO_TUMOUR = PatchClass(value=0, name="no tumour", color="#8c8c8c")
@@ -28,8 +28,7 @@ TISSUE_PX = 1024
 LEAST_TISSUE = 0.05
 """An outline with a smaller share of tissue is beside it."""
 NO_OUTLINE, OUTSIDE, NO_MPP = "no outline", "outline outside the tissue", "pixel size unknown"
-DRAWN_FILES = (".geojson", ".geojson.gz", ".json")
-MASK_FILES = (".png", ".tif", ".tiff")
+UNDER_TRAIN = "under Train, More settings, as the tumour class"
 
 Mask: TypeAlias = NDArray[np.uint8]
 Tissue: TypeAlias = NDArray[np.bool_]
@@ -192,51 +191,11 @@ def read_outline(path: Path, bounds: Box, tumour_class: str = "") -> tuple[Area,
     DatasetError
         The file cannot be read, does not fit the slide, or does not say what the tumour is.
     """
-    if path.name.lower().endswith(DRAWN_FILES):
-        return _drawn(path, bounds, tumour_class), None
-    mask = read_mask(path)
-    rows, columns = mask.shape
-    if abs(rows - columns * bounds.height / bounds.width) > 1.5 * max(1.0, columns / bounds.width):
-        raise DatasetError(
-            f"The mask {path.name} has {columns} × {rows} pixels and its slide {bounds.width} × {bounds.height}: their shapes differ. A mask covers exactly its slide."
-        )
-    if set(np.unique(mask).tolist()) <= {0, UNLABELED}:
-        # Drawing programs write black and white.
-        return area_of(mask > 0, bounds), None
-    unknown = mask == UNLABELED
-    return area_of((mask > 0) & ~unknown, bounds), np.where(unknown, UNLABELED, 0).astype(np.uint8) if unknown.any() else None
-
-
-def _drawn(path: Path, bounds: Box, tumour_class: str) -> Area:
-    regions = read_geojson(path, [])
-    named = sorted({r.class_name for r in regions if r.class_name})
-    listed = ", ".join(named) or "none"
-    wanted = {n for n in named if (n == tumour_class if tumour_class else _is_tumour(n))}
-    if tumour_class and not wanted:
-        raise DatasetError(f"{path.name} has no area of the class '{tumour_class}'. Its classes are: {listed}.")
-    if len(named) > 1 and not wanted:
-        raise DatasetError(f"{path.name} has areas of {len(named)} classes ({listed}), and which of them is the tumour is not clear. Name it under Train as the tumour class.")
-    chosen = [r.geometry for r in regions if not wanted or r.class_name in wanted]
-    area = areal(shapely.intersection(shapely.union_all(chosen), shapely.box(bounds.x, bounds.y, bounds.right, bounds.bottom)))
-    if chosen and area.is_empty:
-        raise DatasetError(f"The areas of {path.name} lie outside of the slide. Check that they belong together: coordinates are pixels of the finest level.")
-    return area
-
-
-def _is_tumour(name: str) -> bool:
-    return any(word in name.lower() for word in TUMOUR_NAMES)
-
-
-def outline_beside(path: Path) -> Path | None:
-    """The outline that lies beside a slide under its name: GeoJSON, or a mask such as ``name-mask.png``."""
-    stem = path.name
-    for ending in (".ome.tiff", ".ome.tif", path.suffix):
-        if stem.lower().endswith(ending.lower()):
-            stem = stem[: -len(ending)]
-            break
-    names = [base + ending for ending in DRAWN_FILES for base in (stem, path.name)]
-    names += [stem + mark + ending for mark in MASK_ENDINGS for ending in MASK_FILES]
-    return next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
+    if is_drawn(path):
+        return tumour_area(path, bounds, tumour_class, where=UNDER_TRAIN), None
+    mask = mask_of(path, bounds)
+    unknown = np.where(mask == UNLABELED, mask, 0)
+    return area_of(mask == 1, bounds), unknown if unknown.any() else None
 
 
 def read_file(path: Path, tumour_class: str = "") -> Entry:
@@ -259,24 +218,6 @@ def read_file(path: Path, tumour_class: str = "") -> Entry:
         except HistosegError as error:
             entry.trouble = f"has an outline that cannot be used: {error}"
     return entry
-
-
-def tumour_value(dataset: PatchDataset, name: str = "") -> int:
-    """The value of the class that is the tumour.
-
-    Raises
-    ------
-    DatasetError
-        That is not clear.
-    """
-    listed = [c for c in dataset.classes if c.value]
-    found = [c for c in listed if (c.name == name if name else len(listed) == 1 or _is_tumour(c.name))]
-    if len(found) == 1:
-        return found[0].value
-    if not listed and not name:
-        return TUMOUR.value
-    known = ", ".join(c.name for c in listed) or "none"
-    raise DatasetError(f"{dataset.folder}: which class is the tumour is not clear (its classes: {known}). Name it under Train, More settings, as the tumour class.")
 
 
 def read_patch(dataset: PatchDataset, patch: Patch, value: int) -> Entry:

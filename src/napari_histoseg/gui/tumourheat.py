@@ -13,6 +13,7 @@ import pandas as pd
 from qtpy.QtCore import QSignalBlocker, Qt, QTimer
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QHBoxLayout, QLabel, QSlider, QVBoxLayout, QWidget
 
+from napari_histoseg.annotations.areas import Area
 from napari_histoseg.errors import HistosegError, SlideError
 from napari_histoseg.gui.background import in_background
 from napari_histoseg.gui.inspectorjobs import Latest
@@ -22,7 +23,7 @@ from napari_histoseg.gui.qt import Signal
 from napari_histoseg.gui.shown import result_of
 from napari_histoseg.gui.tumourdraw import Between, Drawings
 from napari_histoseg.gui.tumourmap import OUTLINE_COLOR, Heat, area_of_result, heat_of, written
-from napari_histoseg.gui.tumouroutline import Area, Ring, count_and_size, mm2, without_holes
+from napari_histoseg.gui.tumouroutline import Ring, count_and_size, mm2, without_holes
 from napari_histoseg.gui.tumourrun import as_line, kind_of
 
 if TYPE_CHECKING:

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from napari_histoseg.annotations.areas import burned
 from napari_histoseg.annotations.dataset import FILE_NAME, Patch, PatchDataset, parse_dataset, read_mask, refuse
 from napari_histoseg.annotations.masks import Painted
 from napari_histoseg.annotations.opening import ID, image_size, next_number, with_ids
 from napari_histoseg.annotations.shelf import Shelf
-from napari_histoseg.gui.tumourentry import NO_TUMOUR, TUMOUR, Entry, read_patch, tumour_value
-from napari_histoseg.gui.tumouroutline import burned
+from napari_histoseg.gui.tumourentry import NO_TUMOUR, TUMOUR, UNDER_TRAIN, Entry, read_patch
+from napari_histoseg.methods.tumour.outlines import tumour_value
 from napari_histoseg.results.files import Step, no_step, storage_errors
 
 FOLDER = "tumour slides"
@@ -159,7 +160,7 @@ class Keeper:
         try:
             dataset, problems = parse_dataset(folder)
             refuse(folder / FILE_NAME, problems)
-            value = tumour_value(dataset, self.tumour_class)
+            value = tumour_value(dataset, self.tumour_class, UNDER_TRAIN)
             dataset = shelf.take(with_ids(dataset))
             read = []
             for number, patch in enumerate(dataset.patches):

@@ -12,8 +12,9 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from napari_histoseg.annotations.areas import Area
 from napari_histoseg.errors import ResultError
-from napari_histoseg.gui.tumouroutline import Area, area_of, mm2
+from napari_histoseg.gui.tumouroutline import area_of, mm2
 from napari_histoseg.results.classmap import blocks
 from napari_histoseg.results.files import storage_errors
 from napari_histoseg.results.geojson import DECIMALS, write_collection

@@ -7,20 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import cv2
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from napari_histoseg.annotations.areas import Area, Mask, areal, polygons_of
 from napari_histoseg.slide import Box
 
 SMOOTH_PX = 0.2
 """Corners of pixels are cut by at most this much, so that a mask comes back as it was."""
-
-Area: TypeAlias = shapely.Polygon | shapely.MultiPolygon
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,38 +96,6 @@ def _thick(points: NDArray[np.float64]) -> shapely.Geometry:
     return shapely.union_all([*line, *corners])
 
 
-def burned(area: shapely.Geometry, box: Box, shape: tuple[int, int]) -> Mask:
-    """A mask (h, w) that covers a box: pixels whose middles lie in an area.
-
-    Each row is filled between the lines that cross its middle, which takes as long as the area's outline is.
-    """
-    height, width = shape
-    factor = np.array([width / box.width, height / box.height])
-    flips = np.zeros((height, width + 1), np.uint8)
-    for part in shapely.get_parts(area):
-        if isinstance(part, shapely.Polygon):
-            for ring in (part.exterior, *part.interiors):
-                _flip(flips, (np.asarray(ring.coords)[:, :2] - (box.x, box.y)) * factor)
-    return np.asarray(np.bitwise_xor.accumulate(flips, axis=1)[:, :width] > 0)
-
-
-def _flip(flips: NDArray[np.uint8], points: NDArray[np.float64]) -> None:
-    """Mark where a closed line crosses the middles of rows, in the first column whose middle lies right of it."""
-    height, width = flips.shape[0], flips.shape[1] - 1
-    a, b = points[:-1], points[1:]
-    upper, lower = np.minimum(a[:, 1], b[:, 1]), np.maximum(a[:, 1], b[:, 1])
-    first = np.clip(np.ceil(upper - 0.5), 0, height).astype(int)
-    last = np.clip(np.ceil(lower - 0.5), 0, height).astype(int)
-    count = last - first
-    edge = np.repeat(np.arange(len(a)), count)
-    row = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + first[edge]
-    slope = (b[edge, 0] - a[edge, 0]) / (b[edge, 1] - a[edge, 1])
-    x = a[edge, 0] + (row + 0.5 - a[edge, 1]) * slope
-    column = np.clip(np.ceil(x - 0.5), 0, width).astype(int)
-    place, times = np.unique(row * (width + 1) + column, return_counts=True)
-    flips.reshape(-1)[place] ^= (times & 1).astype(np.uint8)
-
-
 # -- rings ----------------------------------------------------------------------------------------------------------------
 
 
@@ -167,28 +132,9 @@ def area_of_rings(rings: Sequence[Ring]) -> Area:
     return areal(whole)
 
 
-def areal(shape: shapely.Geometry) -> Area:
-    """The areas of any geometry, as one; lines and points fall away."""
-    parts = [part for part in _flat(shape) if isinstance(part, shapely.Polygon) and part.area > 0]
-    if len(parts) == 1:
-        return parts[0]
-    joined = shapely.union_all(parts)
-    return joined if isinstance(joined, (shapely.Polygon, shapely.MultiPolygon)) else shapely.MultiPolygon()
-
-
-def _flat(shape: shapely.Geometry) -> list[shapely.Geometry]:
-    parts = getattr(shape, "geoms", None)
-    return [shape] if parts is None else [piece for part in parts for piece in _flat(part)]
-
-
-def clipped(area: Area, box: Box) -> Area:
-    """What of an area lies in a box."""
-    return areal(shapely.intersection(area, shapely.box(box.x, box.y, box.right, box.bottom)))
-
-
 def without_holes(area: shapely.Geometry) -> list[shapely.Polygon]:
     """The same area in polygons that have no holes, which share edges: each one is cut in two through a hole until none is left."""
-    waiting = [part for part in _flat(area) if isinstance(part, shapely.Polygon)]
+    waiting = polygons_of(area)
     done = []
     while waiting:
         part = waiting.pop()
@@ -198,13 +144,13 @@ def without_holes(area: shapely.Geometry) -> list[shapely.Polygon]:
         left, top, right, bottom = part.bounds
         at = shapely.Polygon(part.interiors[0]).representative_point().x
         for half in (shapely.box(left, top, at, bottom), shapely.box(at, top, right, bottom)):
-            waiting += [piece for piece in _flat(part.intersection(half)) if isinstance(piece, shapely.Polygon) and piece.area > 0]
+            waiting += [piece for piece in polygons_of(part.intersection(half)) if piece.area > 0]
     return done
 
 
 def count_and_size(area: shapely.Geometry, mpp: float | None) -> str:
     """How many areas and how large, in words."""
-    count = len([part for part in _flat(area) if not part.is_empty])
+    count = len(polygons_of(area))
     areas = "1 area" if count == 1 else f"{count:,} areas"
     return areas if mpp is None else f"{areas}, {mm2(area.area * mpp**2)}"
 

@@ -11,6 +11,7 @@ import shapely
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QTableWidgetItem, QVBoxLayout, QWidget
 
+from napari_histoseg.annotations.areas import Area, clipped
 from napari_histoseg.errors import DatasetError, HistosegError, SlideError
 from napari_histoseg.gui.annotatekeys import main_window
 from napari_histoseg.gui.background import in_background, in_steps
@@ -23,7 +24,6 @@ from napari_histoseg.gui.tumourdraw import Drawings
 from napari_histoseg.gui.tumourentry import Entry, read_file, read_outline, tissue_in, wrong_with
 from napari_histoseg.gui.tumourkeep import Keeper
 from napari_histoseg.gui.tumourmap import area_of_result
-from napari_histoseg.gui.tumouroutline import Area, clipped
 from napari_histoseg.gui.tumourtable import GRADE, NAME, PATIENT, Line, SlideTable, line_of
 
 if TYPE_CHECKING:
