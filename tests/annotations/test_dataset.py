@@ -100,7 +100,7 @@ def test_the_hash_follows_the_pixels(folder: Path) -> None:
         ({"version": 9}, "has format version 9; this version reads 1"),
         ({"patches": [{"image": "a.png", "mask": "m.png"}]}, "has 2 problems: Patch 0: the image a.png does not exist. Patch 0: the mask m.png does not exist."),
         ({"patches": [{"image": "../a.png"}]}, "lies outside the dataset's folder"),
-        ({"patches": [{"image": "images/0.png", "mask": "masks/0.png", "label": "gland"}]}, "at most one of 'mask', 'label' and 'coarse'"),
+        ({"patches": [{"image": "images/0.png", "mask": "masks/0.png", "label": "gland"}]}, "at most one of 'mask', 'label', 'coarse' and 'blocks'"),
         ({"patches": [{"image": "images/0.png", "label": "bone"}]}, "the class 'bone' is not among the classes"),
         ({"patches": [{"image": "images/0.png", "label": ["gland", "bone", "glass"]}]}, "has 2 problems: Patch 0: the class 'bone' is not"),
         ({"patches": [{"image": "images/0.png", "label": []}]}, "'label' is the name of a class, or a list of names"),

@@ -44,7 +44,14 @@ class Statistic(BaseModel):
     coarse: int
     class_value: int = Field(alias="class")
     eta: float = Field(ge=0, le=1)
-    rho: float = Field(gt=0)
+    rho: float = Field(le=1)
+
+    @field_validator("rho")
+    @classmethod
+    def _above_zero(cls, value: float) -> float:
+        if value <= 0:
+            raise ValueError(f"a standard deviation is above 0, and {value:g} was given. Write 0.001 (0.1 %) where all blocks hold the same")
+        return value
 
 
 class Patch(BaseModel):
@@ -52,7 +59,8 @@ class Patch(BaseModel):
 
     ``box`` is in level-0 pixels of ``slide``; ``slide_fingerprint`` finds the slide again when it was moved, and
     ``slide_mpp`` is its µm per level-0 pixel, where a person has said it. ``label`` is the name of a class, or the names of
-    several that are all in the patch. Further keys (``grade`` …) are labels that a sampler can balance on.
+    several that are all in the patch. ``coarse`` is a coarse label of the whole patch; ``blocks`` a small picture with a pixel
+    for each of the square blocks that the patch consists of, whose value is the block's coarse label, or 255 for none. Further keys (``grade`` …) are labels that a sampler can balance on.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", coerce_numbers_to_str=True)
@@ -63,6 +71,7 @@ class Patch(BaseModel):
     mask: str | None = None
     label: str | tuple[str, ...] | None = None
     coarse: int | None = None
+    blocks: str | None = None
     group: str | None = None
     split: Literal["train", "val", "test"] | None = None
     id: str | None = None
@@ -89,8 +98,8 @@ class Patch(BaseModel):
             raise ValueError("'slide' and 'box' come together")
         if self.box is not None and (self.box[2] < 1 or self.box[3] < 1):
             raise ValueError("'box' is [x, y, width, height] with width and height from 1")
-        if sum(v is not None for v in (self.mask, self.label, self.coarse)) > 1:
-            raise ValueError("a patch has at most one of 'mask', 'label' and 'coarse'")
+        if sum(v is not None for v in (self.mask, self.label, self.coarse, self.blocks)) > 1:
+            raise ValueError("a patch has at most one of 'mask', 'label', 'coarse' and 'blocks'")
         return self
 
     @property
@@ -113,6 +122,8 @@ class PatchDataset(BaseModel):
     mpp: float | None = Field(None, gt=0)
     classes: tuple[PatchClass, ...] = ()
     patches: tuple[Patch, ...] = ()
+    coarse_classes: tuple[PatchClass, ...] = ()
+    """What coarse labels are called; those that are not listed go by their numbers."""
     statistics: tuple[Statistic, ...] = ()
     folder: Path = Field(Path(), exclude=True)
     look: Callable[..., Any] | None = Field(None, exclude=True)
@@ -181,7 +192,7 @@ def refuse(file: Path, problems: list[str]) -> None:
         raise DatasetError(f"{file} has {count}: " + " ".join(problems))
 
 
-_LISTS: dict[str, type[BaseModel]] = {"classes": PatchClass, "patches": Patch, "statistics": Statistic}
+_LISTS: dict[str, type[BaseModel]] = {"classes": PatchClass, "patches": Patch, "coarse_classes": PatchClass, "statistics": Statistic}
 
 
 def _usable(data: dict[str, Any]) -> tuple[PatchDataset, list[str]]:
@@ -224,7 +235,7 @@ def _problems(dataset: PatchDataset, numbers: list[int], classes_known: bool) ->
     for i, patch in zip(numbers, dataset.patches, strict=True):
         if classes_known:
             problems += [f"Patch {i}: the class '{name}' is not among the classes." for name in patch.labels if name not in names]
-        for kind in ("image", "mask"):
+        for kind in ("image", "mask", "blocks"):
             name = getattr(patch, kind)
             if name is not None and (wrong := _wrong_file(dataset, name)):
                 problems.append(f"Patch {i}: the {kind} {name} {wrong}.")
@@ -365,7 +376,7 @@ def split_groups(
 def data_sha256(dataset: PatchDataset) -> str:
     """Hash of the list of patches and of every file in it, for the model card."""
     digest = hashlib.sha256(dataset.model_dump_json(by_alias=True).encode())
-    names: set[str] = {str(v) for p in dataset.patches for v in (p.image, p.mask) if v is not None}
+    names: set[str] = {str(v) for p in dataset.patches for v in (p.image, p.mask, p.blocks) if v is not None}
     for name in sorted(names):
         digest.update(dataset.path(name).read_bytes())
     return digest.hexdigest()

@@ -10,7 +10,7 @@ from napari_histoseg.annotations.dataset import Patch, PatchClass, PatchDataset
 from napari_histoseg.annotations.masks import BACKGROUND, Tally
 from napari_histoseg.slide.geometry import Box
 
-Kind = Literal["mask", "label", "coarse", "unlabeled"]
+Kind = Literal["mask", "label", "coarse", "blocks", "unlabeled"]
 UNNAMED_BACKGROUND = PatchClass(value=BACKGROUND, name="background", color="#a0a0a0")
 
 
@@ -22,7 +22,7 @@ class Annotation:
     ----------
     id : str
         ``p0001`` …
-    kind : {"mask", "label", "coarse", "unlabeled"}
+    kind : {"mask", "label", "coarse", "blocks", "unlabeled"}
         What a person said about it.
     patch : Patch
         As the dataset lists it.
@@ -71,7 +71,7 @@ class ClassCount:
 
 def annotation(dataset: PatchDataset, patch: Patch, tallies: Mapping[str, Tally]) -> Annotation:
     """A listed patch with what follows from its dataset and mask."""
-    kind: Kind = "mask" if patch.mask else "label" if patch.label else "coarse" if patch.coarse is not None else "unlabeled"
+    kind: Kind = "mask" if patch.mask else "blocks" if patch.blocks else "label" if patch.label else "unlabeled" if patch.coarse is None else "coarse"
     assert patch.id is not None
     return Annotation(
         patch.id,

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from napari_histoseg.annotations import masks
+from napari_histoseg.annotations.blocks import block_problem
 from napari_histoseg.annotations.dataset import FILE_NAME, Patch, PatchDataset, parse_dataset, refuse
 from napari_histoseg.errors import DatasetError
 from napari_histoseg.slide.geometry import Box
@@ -49,6 +50,8 @@ def read(folder: Path) -> Opened:
     for i, patch in enumerate(dataset.patches):
         if patch.mask in tallies:
             problems += _mask_problems(dataset, i, patch, tallies[patch.mask], classes_known)
+        if patch.blocks is not None and dataset.path(patch.blocks).is_file() and (wrong := block_problem(dataset, patch)):
+            problems.append(f"Patch {i}: {wrong}")
     refuse(folder / FILE_NAME, problems)
     return Opened(with_ids(dataset), tallies)
 
@@ -75,7 +78,7 @@ def _names() -> Iterator[str]:
 
 def next_number(dataset: PatchDataset, folder: Path) -> int:
     """The first number that neither a patch nor a file of the session's making has."""
-    names = [p.id or "" for p in dataset.patches] + [path.stem for kind in ("masks", "images") for path in (folder / kind).glob("p*")]
+    names = [p.id or "" for p in dataset.patches] + [path.stem for kind in ("masks", "images", "blocks") for path in (folder / kind).glob("p*")]
     return 1 + max((int(n[1:]) for n in names if n.startswith("p") and n[1:].isdecimal()), default=0)
 
 

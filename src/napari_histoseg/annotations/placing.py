@@ -58,7 +58,7 @@ def beside(dataset: PatchDataset, fingerprint: str, box: Box, painted: bool) -> 
     """
     shared = []
     for patch in dataset.patches:
-        if patch.slide_fingerprint != fingerprint or patch.box is None or (patch.mask is not None) != painted:
+        if patch.slide_fingerprint != fingerprint or patch.box is None or patch.blocks is not None or (patch.mask is not None) != painted:
             continue
         other = Box(*patch.box)
         if other == box:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from napari_histoseg.annotations import classes as class_list
 from napari_histoseg.annotations import masks, opening, pictures, placing
+from napari_histoseg.annotations.blockwork import BlockWork
 from napari_histoseg.annotations.dataset import FILE_NAME, Patch, PatchClass, PatchDataset
 from napari_histoseg.annotations.entries import Annotation, ClassCount, annotation, class_counts
 from napari_histoseg.annotations.places import Places, SlideRef, key_of
@@ -42,6 +43,7 @@ class AnnotationSession:
         self.folder = shelf.folder
         self._places = Places(self.folder)
         self._work = Work(shelf, opened, self._places)
+        self.blocks = BlockWork(self._work, self.folder)
         self._pictures = pictures.PictureCache()
         self._next = opening.next_number(self.dataset, self.folder)
         self._slide_lock = threading.RLock()
@@ -311,10 +313,11 @@ class AnnotationSession:
             return
         kept = tuple(p for p in self.dataset.patches if all(p is not g for g in gone))
         shared = {p.mask for p in kept}
+        grids = {p.blocks: None for p in gone if p.blocks == f"blocks/{p.id}.png"}
         # Only files that a session made are deleted with their patch.
         files = {p.mask: None for p in gone if p.mask is not None and p.mask not in shared and p.mask == f"masks/{p.id}.png"}
         what = f"patch {ids[0]}" if len(gone) == 1 else f"{len(gone)} patches"
-        self._work.change(f"{what} removed", files, patches=kept)
+        self._work.change(f"{what} removed", {**files, **grids}, patches=kept)
 
     def _unpainted(self, id: str) -> Patch:
         patch = self._listed(id)

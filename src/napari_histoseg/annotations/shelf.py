@@ -25,7 +25,7 @@ from napari_histoseg.results.lock import NAME as LOCK_NAME
 from napari_histoseg.results.lock import Lock
 
 UNLISTED = "unlisted"
-FOLDERS = ("", "masks", "images")
+FOLDERS = ("", "masks", "images", "blocks")
 REMEDY = "try again"
 
 
@@ -61,7 +61,7 @@ class Shelf:
         for name in FOLDERS:
             for partial in (self.folder / name).glob(".*.partial"):
                 _drop(partial)
-        listed = {name for p in dataset.patches for name in (p.mask, p.image)}
+        listed = {name for p in dataset.patches for name in (p.mask, p.image, p.blocks)}
         extra = dataset.model_extra or {}
         for name in extra.get(UNLISTED, ()):
             path = (self.folder / str(name)).resolve()

@@ -145,7 +145,7 @@ class Work:
         before = {p.id: p for p in change.before.patches}
         after = {p.id: p for p in change.after.patches}
         ids = {i for i in before.keys() | after.keys() if before.get(i) is not after.get(i)}
-        ids |= {p.id for p in (*before.values(), *after.values()) if p.mask in change.new}
+        ids |= {p.id for p in (*before.values(), *after.values()) if p.mask in change.new or p.blocks in change.new}
         self._tell(Changed(change.sentence, frozenset(map(str, ids)), change.before.classes != change.after.classes))
 
     def _tell(self, changed: Changed) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Index = QModelIndex | QPersistentModelIndex
 NO_PARENT = QModelIndex()
-KINDS = {"mask": "painted", "coarse": "coarse label"}
+KINDS = {"mask": "painted", "coarse": "coarse label", "blocks": "coarse blocks"}
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
