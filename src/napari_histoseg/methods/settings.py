@@ -74,6 +74,18 @@ class RunSettings(Settings):
     )
 
 
+class MapSettings(RunSettings):
+    """What every run has that maps classes."""
+
+    glass_um: float = Field(
+        60.0,
+        ge=0,
+        le=500,
+        title="Glass (µm)",
+        description="Pixels with no tissue within this distance are background, whatever the network says; 0 leaves the network's answer.",
+    )
+
+
 class TrainSettings(Settings):
     """What every training has, whatever the method."""
 

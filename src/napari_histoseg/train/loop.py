@@ -21,13 +21,23 @@ from napari_histoseg.methods.settings import TrainSettings
 from napari_histoseg.nn.inference import channels_last, keep_freed_memory
 from napari_histoseg.nn.weights import save_weights
 from napari_histoseg.predict.device import choose_device, choose_precision
-from napari_histoseg.train.task import MixedTask, Optimizers, OwnOptimizer, OwnStep, Training, TrainTask
+from napari_histoseg.train.task import (
+    GroupTask,
+    MixedTask,
+    Optimizers,
+    OwnBatches,
+    OwnLosses,
+    OwnOptimizer,
+    OwnStep,
+    Training,
+    TrainTask,
+)
 
 MAY_CHANGE = ("device", "threads", "readers", "precision", "steps", "validate_every", "patience")
 """Settings that may differ when a training is resumed: where it runs, and how long it goes on."""
 
 
-Task = TrainTask | MixedTask | OwnStep
+Task = TrainTask | MixedTask | GroupTask | OwnStep
 
 
 @dataclass(frozen=True)
@@ -180,7 +190,7 @@ def _prefetch(task: Task, first: int) -> Generator[dict[str, Tensor], None, None
     readers = getattr(task, "readers", 1)
 
     def make(step: int) -> dict[str, Tensor]:
-        if isinstance(task, OwnStep):
+        if isinstance(task, OwnBatches):
             drawn = task.batch_at(np.random.default_rng((settings.seed, step)), step)
             return {name: torch.from_numpy(np.asarray(values)) for name, values in drawn.items()}
         rngs = [np.random.default_rng((settings.seed, step, i)) for i in range(settings.batch)]
@@ -218,7 +228,7 @@ def _follow_step(task: Training, state: _State) -> None:
 
 
 def _step(
-    task: TrainTask | MixedTask, state: _State, batch: dict[str, Tensor], device: torch.device, precision: torch.dtype
+    task: TrainTask | MixedTask | GroupTask, state: _State, batch: dict[str, Tensor], device: torch.device, precision: torch.dtype
 ) -> tuple[float, dict[str, float]]:
     settings = task.settings
     assert isinstance(state.optimizer, torch.optim.Optimizer)
@@ -240,10 +250,10 @@ def _step(
     return value, {name: float(part.detach()) for name, part in losses.items() if name}
 
 
-def _losses(task: TrainTask | MixedTask, network: nn.Module, image: Tensor, batch: dict[str, Tensor], precision: torch.dtype) -> dict[str, Tensor]:
+def _losses(task: TrainTask | MixedTask | GroupTask, network: nn.Module, image: Tensor, batch: dict[str, Tensor], precision: torch.dtype) -> dict[str, Tensor]:
     """The losses by name; the one of a task with a single loss has none."""
     with torch.autocast(image.device.type, precision, enabled=precision != torch.float32):
-        if isinstance(task, MixedTask):
+        if isinstance(task, OwnLosses):
             return task.losses(network, image, batch)
         output = network(image)
     return {"": task.loss(output.float(), batch)}

@@ -49,14 +49,32 @@ class TrainTask(Training, Protocol):
 
 
 @runtime_checkable
-class MixedTask(Training, Protocol):
+class OwnLosses(Protocol):
+    """A task that takes its batches through the network itself, with a loss for each kind of sample."""
+
+    def losses(self, network: nn.Module, image: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Scalar losses by name, their sum is minimized; the same names in every batch. ``image`` is (n, 3, h, w) in 0–1."""
+
+
+@runtime_checkable
+class OwnBatches(Protocol):
+    """A task that draws whole batches, where samples hang together."""
+
+    def batch_at(self, rng: np.random.Generator, step: int) -> Sample:
+        """All that a step takes, stacked; everything random of the step, noise included, comes from ``rng``, so that resuming repeats it."""
+
+
+@runtime_checkable
+class GroupTask(Training, OwnBatches, OwnLosses, Protocol):
+    """A method whose samples hang together, such as blocks that are compared with each other."""
+
+
+@runtime_checkable
+class MixedTask(Training, OwnLosses, Protocol):
     """A method whose samples are of several kinds, each with its own way through the network and its own loss."""
 
     def sample_at(self, rng: np.random.Generator, place: int) -> Sample:
         """The augmented crop for a place of the batch, counted from 0: the place says its kind, so a batch's mix is exact."""
-
-    def losses(self, network: nn.Module, image: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Scalar losses by name, their sum is minimized; the same names in every batch. ``image`` is (n, 3, h, w) in 0–1."""
 
 
 @runtime_checkable
@@ -79,7 +97,7 @@ class OwnOptimizer(Protocol):
 
 
 @runtime_checkable
-class OwnStep(Training, Protocol):
+class OwnStep(Training, OwnBatches, Protocol):
     """A task that takes a whole step itself: several losses for several optimizers, such as a generator against its critic.
 
     The loop does the rest: batches ahead of time, the average of the weights, validation, checkpoints, the curve.
@@ -87,9 +105,6 @@ class OwnStep(Training, Protocol):
 
     def optimizers(self, network: nn.Module) -> Optimizers:
         """The optimizers by name; the first one's learning rate is the one in the curve."""
-
-    def batch_at(self, rng: np.random.Generator, step: int) -> Sample:
-        """All that a step takes, stacked; everything random of the step, noise included, comes from ``rng``, so that resuming repeats it."""
 
     def take_step(
         self, network: nn.Module, optimizers: Optimizers, batch: Mapping[str, Tensor], step: int

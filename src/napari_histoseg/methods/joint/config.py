@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from napari_histoseg.methods.settings import RunSettings, TrainSettings
+from napari_histoseg.methods.settings import MapSettings, TrainSettings
 
 Variant = Literal["improved", "paper"]
 OWN_WIDTH = {"improved": 32, "paper": 64}
@@ -16,16 +16,8 @@ OWN_RATE = {"improved": 2e-3, "paper": 1e-4}
 IMAGENET_WIDTH = 64
 
 
-class JointSettings(RunSettings):
+class JointSettings(MapSettings):
     """Settings of a run of ``joint``."""
-
-    glass_um: float = Field(
-        60.0,
-        ge=0,
-        le=500,
-        title="Glass (µm)",
-        description="Pixels with no tissue within this distance are background, whatever the network says; 0 leaves the network's answer.",
-    )
 
 
 class JointTraining(TrainSettings):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_histoseg.annotations.dataset import (
     UNLABELED,
@@ -16,9 +15,9 @@ from napari_histoseg.annotations.dataset import (
     PatchDataset,
     data_sha256,
     read_dataset,
-    read_mask,
     split_groups,
 )
+from napari_histoseg.annotations.reading import PatchReader
 from napari_histoseg.errors import DatasetError, HistosegError
 from napari_histoseg.methods.joint.advice import patch_key
 from napari_histoseg.methods.joint.config import JointTraining
@@ -26,13 +25,11 @@ from napari_histoseg.methods.joint.data import Picture
 from napari_histoseg.methods.joint.predictor import network_of
 from napari_histoseg.methods.joint.task import JointTask, evaluate
 from napari_histoseg.nn.weights import ModelCard, read_card
-from napari_histoseg.slide import Box, Slide
+from napari_histoseg.slide import Box
 
 BACKGROUND: dict[str, Any] = {"value": 0, "name": "background"}
 SPLITS = 20
 """Ways to split that are tried until every class is in the training part."""
-SLACK_PX = 1.5
-"""Rounding of a mask's size."""
 
 
 @dataclass
@@ -103,11 +100,10 @@ def _read_all(dataset: PatchDataset, patches: Sequence[Patch], mpp: float) -> _R
     read = _Read()
     values = {c.value for c in dataset.classes} | {0}
     by_name = {c.name: c.value for c in dataset.classes}
-    slides: dict[str, Slide] = {}
-    try:
+    with PatchReader(dataset, mpp) as reader:
         for i, patch in enumerate(patches):
             try:
-                picture = _read(dataset, patch, mpp, slides)
+                picture = Picture(*reader.read(patch), name=patch_key(patch))
             except HistosegError as error:
                 read.problems.append(str(error))
                 continue
@@ -124,42 +120,7 @@ def _read_all(dataset: PatchDataset, patches: Sequence[Patch], mpp: float) -> _R
                 read.notices.append(f"The mask {patch.mask} has nothing annotated and was left out.")
             else:
                 read.pictures[i] = picture
-    finally:
-        for slide in slides.values():
-            slide.close()
     return read
-
-
-def _read(dataset: PatchDataset, patch: Patch, mpp: float, slides: dict[str, Slide]) -> Picture:
-    """Pixels of a patch, and its mask by nearest neighbor, at ``mpp``; a file is opened once."""
-    if patch.source not in slides:
-        slides[patch.source] = dataset.open(patch)
-    slide = slides[patch.source]
-    if slide.mpp is None:
-        raise DatasetError(f'The pixel size of {patch.source} is unknown. Write "mpp" (µm/px) into dataset.json.')
-    slide.working_mpp(mpp)  # refuses what is much too coarse
-    box = slide.bounds if patch.box is None else Box(*patch.box)
-    factor = slide.mpp / mpp
-    width, height = (max(1, round(size * factor)) for size in (box.width, box.height))
-    place = Box(round(box.x * factor), round(box.y * factor), width, height)
-    image = slide.read_at(mpp, place)
-    if patch.mask is None:
-        return Picture(image, name=patch_key(patch))
-    mask = read_mask(dataset.path(patch.mask))
-    rows, columns = mask.shape
-    if abs(rows - columns * box.height / box.width) > SLACK_PX * max(1.0, columns / box.width):
-        raise DatasetError(
-            f"The mask {patch.mask} has {columns} × {rows} pixels and its patch of {patch.source} {box.width} × {box.height}: their shapes differ. A mask covers exactly its patch."
-        )
-    y = _sources(place.y, height, factor, box.y, rows / box.height, rows)
-    x = _sources(place.x, width, factor, box.x, columns / box.width, columns)
-    return Picture(image, mask[y[:, None], x[None, :]], name=patch_key(patch))
-
-
-def _sources(first: int, count: int, factor: float, corner: int, scale: float, size: int) -> NDArray[np.int64]:
-    """Row (or column) of the mask that holds the center of each working pixel."""
-    level0 = (first + np.arange(count) + 0.5) / factor
-    return np.asarray(np.clip(np.floor((level0 - corner) * scale), 0, size - 1), np.int64)
 
 
 def _classes(dataset: PatchDataset, patches: Sequence[Patch], read: _Read) -> list[dict[str, Any]]:
