@@ -19,6 +19,7 @@ from napari_histoseg.gui.header import SlideHeader
 from napari_histoseg.gui.jobs import Job, Progress
 from napari_histoseg.gui.live_run import LiveRun, Request
 from napari_histoseg.gui.modelpicker import ModelChoice, ModelPicker
+from napari_histoseg.gui.models import choice_of
 from napari_histoseg.gui.parts import button, column, group, scrolled
 from napari_histoseg.gui.progress import ProgressPanel
 from napari_histoseg.gui.shown import result_of
@@ -31,6 +32,7 @@ from napari_histoseg.predict.events import RunEvent
 if TYPE_CHECKING:
     import napari
 
+    from napari_histoseg.gui.training import Scored
     from napari_histoseg.results import Result
     from napari_histoseg.results.record import RunRecord
 
@@ -247,6 +249,15 @@ class RunDock(QScrollArea):
         title = f"{f'Preview of {self.METHOD}' if preview else self.METHOD.capitalize()} on {slide.name}"
         tissue = self.header.tissue_mask()
         return Request(self.METHOD, title, slide, out, region, model.weights, tissue, settings, preview=preview, stain=self.header.stain)
+
+    def map_view(self, scored: Scored, largest_um: float | None = None) -> None:
+        """Preview the best weights of a training so far, when nothing else is being run."""
+        if not scored.best or self.busy or self.header.layer is None or (choice := choice_of(scored.weights)) is None:
+            return
+        try:
+            self._start(self._request(preview=True, model=choice, largest_um=largest_um))
+        except HistosegError as error:
+            log.debug("No preview while training: %s", error)
 
     def _resume(self) -> None:
         request = self._unfinished()

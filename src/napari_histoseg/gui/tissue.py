@@ -8,12 +8,11 @@ import napari
 import numpy as np
 from qtpy.QtWidgets import QWidget
 
-from napari_histoseg.errors import DatasetError, HistosegError, SettingsError
+from napari_histoseg.errors import DatasetError, SettingsError
 from napari_histoseg.gui.annotatelayers import warm_colors
 from napari_histoseg.gui.background import in_background
 from napari_histoseg.gui.classdock import ClassesDock
 from napari_histoseg.gui.modelpicker import ModelChoice
-from napari_histoseg.gui.models import choice_of
 from napari_histoseg.gui.parts import button
 from napari_histoseg.gui.slides import open_slide_by
 from napari_histoseg.gui.tissuelearn import TissueLessons, show_used
@@ -147,15 +146,8 @@ class TissueDock(ClassesDock):
         in_background("Measuring areas", lambda: self.in_words(result), measured, self._problem, self)
 
     def _on_scored(self, scored: Scored) -> None:
-        """Map the view with the best classes so far, when nothing else is being mapped."""
-        if not (scored.best and self.training.watch.isChecked()) or self.busy or self.header.layer is None:
-            return
-        if (choice := choice_of(scored.weights)) is None:
-            return
-        try:
-            self._start(self._request(preview=True, model=choice, largest_um=LEARNING_UM))
-        except HistosegError as error:
-            log.debug("No preview while training: %s", error)
+        if self.training.watch.isChecked():
+            self.map_view(scored, LEARNING_UM)
 
     # -- training labels ----------------------------------------------------------------------------------------------
 

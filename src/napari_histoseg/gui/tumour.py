@@ -1,6 +1,5 @@
 """The dock "Tumour": outline tumour on a few slides, train, and get a heatmap and a refined outline on the next one."""
 
-import logging
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,7 @@ import napari
 import numpy as np
 from qtpy.QtWidgets import QTabWidget, QWidget
 
-from napari_histoseg.errors import HistosegError, ResultError, SlideError, WeightsError
+from napari_histoseg.errors import ResultError, SlideError, WeightsError
 from napari_histoseg.gui.annotatelayers import warm_colors
 from napari_histoseg.gui.background import in_background
 from napari_histoseg.gui.folders import fresh_folder
@@ -34,8 +33,6 @@ from napari_histoseg.methods.tumour.config import TumourSettings
 if TYPE_CHECKING:
     from napari_histoseg.results import Result
     from napari_histoseg.results.record import RunRecord
-
-log = logging.getLogger(__name__)
 
 TABS = (
     ("Slides", "Outline the tumour of a few slides; see what is known of each, and what is wrong."),
@@ -203,15 +200,8 @@ class TumourDock(RunDock):
     # -- while it learns ------------------------------------------------------------------------------------------------
 
     def _on_scored(self, scored: Scored) -> None:
-        """Map the view with the best weights so far, when nothing else is being mapped."""
-        if not (scored.best and self.training.watch.isChecked()) or self.busy or self.header.layer is None:
-            return
-        if (choice := choice_of(scored.weights)) is None:
-            return
-        try:
-            self._start(self._request(preview=True, model=choice, largest_um=LEARNING_UM))
-        except HistosegError as error:
-            log.debug("No preview while training: %s", error)
+        if self.training.watch.isChecked():
+            self.map_view(scored, LEARNING_UM)
 
     def _on_trained(self, weights: Path) -> None:
         self.models.add_file(weights)
