@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_histoseg.annotations import masks, opening
+from napari_histoseg.annotations import coarse, masks
 from napari_histoseg.annotations.blocks import BlockGrid
 from napari_histoseg.annotations.dataset import UNLABELED, Patch, PatchClass, Statistic
 from napari_histoseg.errors import DatasetError
+from napari_histoseg.slide.geometry import Box
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from napari_histoseg.annotations.work import Work
 
 
 class BlockWork:
     """The coarse blocks of a session's dataset; every change is on the disk when its call returns, and can be undone."""
 
-    def __init__(self, work: Work, folder: Path) -> None:
-        self._work, self._folder = work, folder
+    def __init__(self, work: Work, take_id: Callable[[], str]) -> None:
+        self._work, self._take_id = work, take_id
 
     def add(self, patch: Patch, grid: BlockGrid, labels: NDArray[Any]) -> str:
         """Lay a grid over a slide; the id of its patch.
@@ -36,12 +35,63 @@ class BlockWork:
         labels : (rows, columns) int
             Coarse labels 0 to 254; 255 where a block has none.
         """
-        id = opening.ID.format(opening.next_number(self._work.dataset, self._folder))
+        painted = _packed(labels, (grid.rows, grid.columns))
+        id = self._take_id()
         name = f"blocks/{id}.png"
         new = patch.model_copy(update={"id": id, "blocks": name})
-        painted = _packed(labels, (grid.rows, grid.columns))
         self._work.change(f"grid of blocks {id} added", {name: painted}, patches=(*self._work.dataset.patches, new))
         return id
+
+    def lay(self, patch: Patch, grid: BlockGrid, labels: NDArray[Any], classes: Sequence[PatchClass], sentence: str) -> tuple[str, list[str]]:
+        """Lay a grid in place of those that it overlaps on its slide, and name its labels, all in one step.
+
+        Parameters
+        ----------
+        patch, grid, labels
+            As for `add`. It has the group of the grid that it replaces, and its part of a split.
+        classes : sequence of PatchClass
+            What the labels are called. Names that no other grid needs fall away.
+        sentence : str
+            What was done, for undo.
+
+        Returns
+        -------
+        id : str
+        replaced : list of str
+            Ids of the grids that were there.
+
+        Raises
+        ------
+        DatasetError
+            Other grids of the dataset have the same labels under other names.
+        """
+        dataset, painted = self._work.dataset, _packed(labels, (grid.rows, grid.columns))
+        old = [p for p in dataset.patches if _beneath(p, patch.slide_fingerprint, grid.box)]
+        gone = {o.id for o in old}
+        kept = tuple(p for p in dataset.patches if p.id not in gone)
+        names = coarse.joined_names(dataset.model_copy(update={"patches": kept}), classes)
+        # A file of its own: a kill between two writes leaves the old grid or the new one, and none with the other's labels.
+        id = self._take_id()
+        same = {"group": old[0].group, "split": old[0].split} if old else {}
+        name = f"blocks/{id}.png"
+        files: dict[str, masks.Painted | None] = {str(o.blocks): None for o in old if o.blocks == f"blocks/{o.id}.png"}
+        new = patch.model_copy(update={"id": id, "blocks": name, **same})
+        self._work.change(sentence, {**files, name: painted}, patches=(*kept, new), coarse_classes=names)
+        return id, [str(o.id) for o in old]
+
+    def adopt_labels(self) -> int:
+        """Make the classes of classification patches their coarse labels; how many patches that were.
+
+        Raises
+        ------
+        DatasetError
+            No patch has a class, or coarse labels of other meaning are there.
+        """
+        before = self._work.dataset
+        after = coarse.from_labels(before)
+        count = sum(p is not q for p, q in zip(before.patches, after.patches, strict=True))
+        self._work.become(after, f"classes of {count} {'patch' if count == 1 else 'patches'} made coarse labels")
+        return count
 
     def labels(self, id: str) -> NDArray[np.uint8]:
         """The coarse labels (rows, columns) of a grid; 255 for none. A copy."""
@@ -76,6 +126,10 @@ class BlockWork:
         if name is None:
             raise DatasetError(f"Patch {id} has no blocks. Choose a grid of blocks.")
         return name
+
+
+def _beneath(patch: Patch, fingerprint: str | None, box: Box) -> bool:
+    return patch.blocks is not None and patch.box is not None and patch.slide_fingerprint == fingerprint and not Box(*patch.box).intersect(box).empty
 
 
 def _packed(labels: NDArray[Any], shape: tuple[int, ...]) -> masks.Painted:

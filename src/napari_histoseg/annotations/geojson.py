@@ -237,7 +237,7 @@ def _region(geometry: shapely.Polygon | shapely.MultiPolygon, data: Any) -> Regi
         name=_text(properties.get("name")),
         class_name=_text(class_name),
         color=_color(kind) or _color(properties),
-        measurements=_measurements(properties.get("measurements")),
+        measurements=_measurements({"probability": properties.get("probability")}) | _measurements(properties.get("measurements")),
         object_type=_text(properties.get("objectType") or properties.get("object_type")),
     )
 

@@ -43,7 +43,7 @@ class AnnotationSession:
         self.folder = shelf.folder
         self._places = Places(self.folder)
         self._work = Work(shelf, opened, self._places)
-        self.blocks = BlockWork(self._work, self.folder)
+        self.blocks = BlockWork(self._work, self._take_id)
         self._pictures = pictures.PictureCache()
         self._next = opening.next_number(self.dataset, self.folder)
         self._slide_lock = threading.RLock()
@@ -324,6 +324,10 @@ class AnnotationSession:
         if patch.mask is not None:
             raise DatasetError(f"Patch {id} is painted, so it has no class of its own. Paint in it, or add a classification patch at the same place.")
         return patch
+
+    def _take_id(self) -> str:
+        self._next += 1
+        return opening.ID.format(self._next - 1)
 
     def _add(self, patch: Patch, mask: NDArray[np.uint8] | None) -> Annotation:
         assert patch.box is not None and patch.slide_fingerprint is not None
