@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_histoseg import methods
+    from napari_histoseg.annotations.bringblocks import import_blocks
     from napari_histoseg.api import carry, export_onnx, iter_run, iter_train, list_weights, open_slide, run, train
     from napari_histoseg.metrics.score import score
     from napari_histoseg.results import Result, export, open_result
@@ -19,6 +20,7 @@ _HOMES = {
     "methods": "napari_histoseg.methods",
     "carry": "napari_histoseg.api",
     "export_onnx": "napari_histoseg.api",
+    "import_blocks": "napari_histoseg.annotations.bringblocks",
     "iter_run": "napari_histoseg.api",
     "iter_train": "napari_histoseg.api",
     "list_weights": "napari_histoseg.api",
@@ -41,6 +43,7 @@ __all__ = [
     "carry",
     "export",
     "export_onnx",
+    "import_blocks",
     "iter_run",
     "iter_train",
     "list_weights",

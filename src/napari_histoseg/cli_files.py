@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from napari_histoseg.arguments import weights_file
 from napari_histoseg.console import Progress, help_without_command, print_json
+from napari_histoseg.errors import SettingsError
 
 ANY_PATH = click.Path(path_type=Path)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -36,19 +39,54 @@ def export(result: Path, out: Path, overwrite: bool) -> None:
     click.echo(written)
 
 
+COARSE = ("block_um", "bins", "edges", "class_name", "area", "slide_mpp")
+"""Options of an import that only blocks have; below, those that they have not."""
+PAINTED = ("kind", "outside")
+
+
 @click.command("import")
 @click.argument("source", type=ANY_PATH)
 @click.argument("dataset", type=ANY_PATH)
 @click.option("--mpp", type=float, help="µm per pixel of the dataset; needed when it is new.")
-@click.option("--slide", type=ANY_PATH, help="The slide that a GeoJSON was drawn on.")
+@click.option("--slide", type=ANY_PATH, help="The slide that a GeoJSON was drawn on, or that blocks lie on.")
 @click.option("--kind", type=click.Choice(["masks", "classes"]), help="What a folder of pictures has; found out when not given.")
 @click.option("--outside", type=click.Choice(["unlabeled", "background"]), default="unlabeled", show_default=True, help="What no area of a GeoJSON covers.")
+@click.option("--coarse", is_flag=True, help="Give square blocks of the slide coarse labels, for lsr.")
+@click.option("--block-um", type=float, default=100.0, show_default=True, help="With --coarse: side of a block in µm.")
+@click.option("--bins", type=int, default=10, show_default=True, help="With --coarse: bins of equal width.")
+@click.option("--edges", metavar="0,…,1", help="With --coarse: the edges of the bins instead.")
+@click.option("--class", "class_name", help="With --coarse: the class of a GeoJSON that counts.")
+@click.option("--area", type=int, nargs=4, metavar="X Y W H", help="With --coarse: a rectangle in level-0 pixels that gets blocks; a picture shows just this.")
+@click.option("--slide-mpp", type=float, help="With --coarse: µm per pixel of the slide, where its file does not say it.")
 @json_option
-def bring(source: Path, dataset: Path, as_json: bool, **how: Any) -> None:
+@click.pass_context
+def bring(
+    context: click.Context, /, source: Path, dataset: Path, mpp: float | None, slide: Path | None, coarse: bool, as_json: bool, **how: Any
+) -> None:
     """Bring annotations in SOURCE into the patch DATASET, which is made when there is none.
 
     SOURCE is GeoJSON as QuPath writes it, a folder with images and masks, or a folder with a folder of pictures for each class.
+
+    With --coarse, blocks of a slide get labels for lsr. SOURCE is then a result with a heatmap, a gray picture of the slide, a table (CSV)
+    with x, y and probability, or GeoJSON; without a slide DATASET itself, whose classification patches become blocks, or a folder with a
+    folder of pictures for each class.
     """
+    foreign = PAINTED if coarse else COARSE
+    given = [name for name in foreign if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if given:
+        option = "--class" if given[0] == "class_name" else f"--{given[0].replace('_', '-')}"
+        rule = "has no meaning with --coarse. Leave one of them out." if coarse else "has a meaning only with --coarse. Give --coarse, or leave it out."
+        raise SettingsError(f"{option} {rule}")
+    if coarse:
+        if how["edges"] is not None and context.get_parameter_source("bins") is ParameterSource.COMMANDLINE:
+            raise SettingsError("--bins and --edges both say what the bins are. Give one of them.")
+        own = {name: how[name] for name in COARSE} | {"edges": _numbers("--edges", how["edges"])}
+        _bring_blocks(source, dataset, as_json, mpp=mpp, slide=slide, **own)
+    else:
+        _bring_patches(source, dataset, as_json, mpp=mpp, slide=slide, **{name: how[name] for name in PAINTED})
+
+
+def _bring_patches(source: Path, dataset: Path, as_json: bool, **how: Any) -> None:
     from napari_histoseg.annotations.bring import import_annotations
 
     report = import_annotations(source, dataset, **how)
@@ -58,6 +96,28 @@ def bring(source: Path, dataset: Path, as_json: bool, **how: Any) -> None:
     for notice in report.notices:
         click.echo(notice, err=True)
     click.echo(f"{len(report.added)} patches: {dataset}")
+
+
+def _bring_blocks(source: Path, dataset: Path, as_json: bool, **how: Any) -> None:
+    import napari_histoseg as hs
+
+    report = hs.import_blocks(source, dataset, **how)
+    if as_json:
+        print_json({"dataset": str(dataset), **asdict(report)})
+        return
+    for notice in report.notices:
+        click.echo(notice, err=True)
+    for name, count in report.blocks.items():
+        click.echo(f"{count:6,}  {name}")
+    of = f" of {report.rows} × {report.columns}" if report.id else ""
+    click.echo(f"{sum(report.blocks.values()):,}{of} blocks: {dataset}")
+
+
+def _numbers(option: str, text: str | None) -> list[float] | None:
+    try:
+        return None if text is None else [float(part) for part in text.split(",")]
+    except ValueError:
+        raise SettingsError(f"{option} {text}: give numbers from 0 to 1 with commas between them, such as 0,0.2,0.5,1.") from None
 
 
 @click.command()

@@ -191,7 +191,7 @@ def _patches(source: Any, folder: Path, mpp: float | None) -> BlocksReport:
     own = path.resolve() == folder.resolve()
     if not own and not (folder / FILE_NAME).is_file() and mpp is None:
         raise DatasetError(f"{folder} is no dataset yet. Say at how many µm per pixel the pictures are, with --mpp, or mpp= in Python.")
-    with _opened(folder, mpp or 0.0) as session:
+    with AnnotationSession.open(folder) if own or mpp is None else _opened(folder, mpp) as session:
         notices = () if own else import_folder(session, path, kind="classes", mpp=mpp).notices
         several = sum(len(p.labels) > 1 for p in session.dataset.patches)
         try:
