@@ -126,8 +126,12 @@ def _numbers(option: str, text: str | None) -> list[float] | None:
 @click.argument("truth", type=ANY_PATH)
 @click.option("--classes", help="Names separated by commas, for methods that have classes.")
 @click.option("--source", type=ANY_PATH, help="For stain: what PREDICTION was made from, to score what was kept of it.")
+@click.option("--mpp", type=float, help="For lsr: µm per pixel of TRUTH, for scores near the boundary; a result brings its own.")
+@click.option("--within-um", type=float, help="For lsr: how far from the true boundary these scores reach; 1000 when not given.")
 @already_json
-def score(method: str, prediction: Path, truth: Path, classes: str | None, source: Path | None) -> None:
+def score(
+    method: str, prediction: Path, truth: Path, classes: str | None, source: Path | None, mpp: float | None, within_um: float | None
+) -> None:
     """Score PREDICTION against TRUTH as JSON: label images, results or folders of them.
 
     For stain, PREDICTION is a normalized picture and TRUTH one in the style that it should have.
@@ -135,7 +139,7 @@ def score(method: str, prediction: Path, truth: Path, classes: str | None, sourc
     import napari_histoseg as hs
 
     names = [name.strip() for name in classes.split(",")] if classes else None
-    print_json(hs.score(method, prediction, truth, classes=names, source=source))
+    print_json(hs.score(method, prediction, truth, classes=names, source=source, mpp=mpp, within_um=within_um))
 
 
 @click.group(invoke_without_command=True)

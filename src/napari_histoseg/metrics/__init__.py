@@ -5,6 +5,7 @@ from __future__ import annotations
 from napari_histoseg.metrics.cells import Matching, adjusted_rand, agreement, score_cells
 from napari_histoseg.metrics.instances import PQ, aji, f1, pixel_scores, pq, score_nuclei
 from napari_histoseg.metrics.joint import Counts, challenge_score, score_joint
+from napari_histoseg.metrics.lsr import score_lsr
 from napari_histoseg.metrics.stain import (
     euclidean,
     find_glass,
@@ -37,6 +38,7 @@ __all__ = [
     "pq",
     "score_cells",
     "score_joint",
+    "score_lsr",
     "score_nuclei",
     "score_stain",
     "score_tissue",

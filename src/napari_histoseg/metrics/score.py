@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from napari_histoseg.errors import SettingsError
 from napari_histoseg.metrics.cells import majority, score_cells, truth_table
 from napari_histoseg.metrics.instances import score_nuclei
 from napari_histoseg.metrics.joint import score_joint
+from napari_histoseg.metrics.lsr import WITHIN_UM, score_lsr
 from napari_histoseg.metrics.stain import score_stain
 from napari_histoseg.metrics.tissue import score_tissue
 from napari_histoseg.metrics.tumour import score_tumour
@@ -32,22 +34,31 @@ MAX_PICTURE = 10**8
 """Most pixels of a picture that is scored at once."""
 MAX_FACTOR = 16.0
 """Largest ratio of pixel sizes between a prediction and its truth."""
-MAX_TUMOUR_FACTOR = 128.0
-"""The same for outlines of tumour, which are drawn at up to 32 µm/px on slides of 0.25 µm/px."""
+MAX_OUTLINE_FACTOR = 128.0
+"""The same for outlines of tumour and from coarse labels, which are drawn at up to 32 µm/px on slides of 0.25 µm/px."""
 _COUNTS = ("n_true", "n_pred", "n_objects", "n_left_out")
 
-METHODS = ("nuclei", "stain", "cells", "tissue", "joint", "tumour")
+METHODS = ("nuclei", "stain", "cells", "tissue", "joint", "tumour", "lsr")
 
 
-def score(method: str, prediction: Any, truth: Any, classes: Sequence[str] | None = None, *, source: Any = None) -> dict[str, Any]:
+def score(
+    method: str,
+    prediction: Any,
+    truth: Any,
+    classes: Sequence[str] | None = None,
+    *,
+    source: Any = None,
+    mpp: float | None = None,
+    within_um: float | None = None,
+) -> dict[str, Any]:
     """Score a method's labels or class map against the truth, or normalized pictures against a target.
 
     Parameters
     ----------
     method : str
-        ``"nuclei"``, ``"stain"``, ``"cells"``, ``"tissue"``, ``"joint"`` or ``"tumour"``.
+        ``"nuclei"``, ``"stain"``, ``"cells"``, ``"tissue"``, ``"joint"``, ``"tumour"`` or ``"lsr"``.
     prediction, truth : array, path, Result, or list or folder of them
-        For nuclei: labels, 0 background; for joint and tissue: class values, 0 background, and 255 in the truth where nothing is
+        For nuclei: labels, 0 background; for joint, tissue and lsr: class values, 0 background, and 255 in the truth where nothing is
         annotated (of tissue, each cluster is given a true class first); for tumour: 1 tumour, 0 not, and 255 as before. Files are ``.tif``, ``.png``, ``.npy`` or ``.ome.zarr``; a folder with a
         ``run.json`` is a result, another folder holds pictures that pair by name. Lists pair by position.
         A prediction of the same field at another pixel size is resampled (nearest neighbor).
@@ -57,14 +68,18 @@ def score(method: str, prediction: Any, truth: Any, classes: Sequence[str] | Non
         ``class``, or class values over the same area, of which an object has the one under most of its pixels (0 and 255 do
         not count). Objects without a class take no part. Each of several results is matched to its truth by itself.
     classes : sequence of str, optional
-        For joint, tissue and cells: names of the class values 0, 1, 2 … in this order; nuclei, stain and tumour have none.
+        For joint, tissue and cells: names of the class values 0, 1, 2 … in this order; the others have none.
     source : as prediction, optional
         For stain: the picture that the prediction was made from, for what was kept of it.
+    mpp : float, optional
+        For lsr: µm per pixel of the truth, for the scores near the boundary and the islands; a result brings its own.
+    within_um : float, optional
+        For lsr: how far from the true boundary the masked scores reach; 1000 when not given, as in the paper.
 
     Returns
     -------
     dict
-        For one picture the scores; see `score_nuclei`, `score_stain`, `score_cells`, `score_tissue`, `score_joint` and `score_tumour`. For several their means (counts,
+        For one picture the scores; see `score_nuclei`, `score_stain`, `score_cells`, `score_tissue`, `score_joint`, `score_tumour` and `score_lsr`. For several their means (counts,
         ``n_…``: sums) over the pictures for which they are defined, and ``n_images``, ``sd`` (standard deviation of each
         score over the pictures, n - 1) and ``images`` (the scores of each).
 
@@ -74,11 +89,12 @@ def score(method: str, prediction: Any, truth: Any, classes: Sequence[str] | Non
         The method cannot be scored, a file cannot be read, names do not pair, or the shapes cannot be brought
         together.
     """
-    _check(method, classes, source)
+    _check(method, classes, source, mpp, within_um)
+    scale = _Scale(mpp, within_um)
     kinds = _KINDS.get(method, EXTENSIONS)
     predicted, true, sources = (_several(given, kinds) for given in (prediction, truth, source))
     if predicted is None and true is None and sources is None:
-        return dict(_one(method, prediction, truth, source, classes))
+        return dict(_one(method, prediction, truth, source, classes, scale))
     if method == "stain" and predicted is not None and true is None:
         # Read once: a style's target serves for all.
         true = dict.fromkeys(predicted, read_picture(truth))
@@ -88,33 +104,64 @@ def score(method: str, prediction: Any, truth: Any, classes: Sequence[str] | Non
         raise SettingsError("There are several predictions and one source. Give one source a prediction.")
     pairs = _paired(predicted, true, "truth")
     before = {} if sources is None else {name: pair[1] for name, pair in _paired(predicted, sources, "source").items()}
-    return _summary({name: _one(method, *pair, before.get(name), classes) for name, pair in pairs.items()})
+    return _summary({name: _one(method, *pair, before.get(name), classes, scale) for name, pair in pairs.items()})
 
 
 _KINDS = {"stain": PICTURES, "cells": TRUTHS}
 
 
-def _check(method: str, classes: Sequence[str] | None, source: Any) -> None:
+@dataclass(frozen=True)
+class _Scale:
+    """What scores near a boundary are measured with: µm per pixel of the truth, and a distance."""
+
+    mpp: float | None = None
+    within_um: float | None = None
+
+
+def _check(method: str, classes: Sequence[str] | None, source: Any, mpp: float | None, within_um: float | None) -> None:
     if method not in METHODS:
         raise SettingsError(f"The method {method!r} cannot be scored. Methods that can: {', '.join(METHODS)}.")
     if classes and method not in ("joint", "cells", "tissue"):
         raise SettingsError(f"{method} is scored without classes. Leave classes out. Got {list(classes)}.")
     if source is not None and method != "stain":
         raise SettingsError(f"{method} is scored without a source. Leave the source out.")
+    if method != "lsr" and mpp is not None:
+        raise SettingsError(f"{method} is scored without a pixel size. Leave mpp out. Got {mpp:g}.")
+    if method != "lsr" and within_um is not None:
+        raise SettingsError(f"{method} is scored without a distance. Leave within_um out. Got {within_um:g}.")
 
 
-def _one(method: str, prediction: Any, truth: Any, source: Any = None, classes: Sequence[str] | None = None) -> dict[str, Any]:
+def _one(method: str, prediction: Any, truth: Any, source: Any, classes: Sequence[str] | None, scale: _Scale) -> dict[str, Any]:
     if method == "cells":
         return _one_cells(prediction, truth, classes)
     if method == "stain":
         return score_stain(read_picture(prediction), read_picture(truth), None if source is None else read_picture(source))
     true = read_labels(truth)
-    predicted = fitted(read_labels(prediction), true.shape, MAX_TUMOUR_FACTOR if method == "tumour" else MAX_FACTOR)
+    given = read_labels(prediction)
+    predicted = fitted(given, true.shape, MAX_OUTLINE_FACTOR if method in ("tumour", "lsr") else MAX_FACTOR)
+    if method == "lsr":
+        return dict(_one_lsr(predicted, true, scale, _own_mpp(prediction, given.shape[1] / true.shape[1])))
     if method == "tumour":
         return dict(score_tumour(predicted, true))
     if method == "tissue":
         return score_tissue(predicted, true, classes)
     return score_joint(predicted, true, classes) if method == "joint" else score_nuclei(predicted, true)
+
+
+def _one_lsr(predicted: NDArray[Any], true: NDArray[Any], scale: _Scale, own_mpp: float | None) -> dict[str, float]:
+    mpp = own_mpp if scale.mpp is None else scale.mpp
+    if mpp is None and scale.within_um is not None:
+        raise SettingsError(f"Scores within {scale.within_um:g} µm need the pixel size. Give it with --mpp, or mpp= in Python.")
+    return score_lsr(predicted, true, mpp, WITHIN_UM if scale.within_um is None else scale.within_um)
+
+
+def _own_mpp(prediction: Any, factor: float) -> float | None:
+    """µm per pixel of the truth of a result, which has ``factor`` times as many pixels along a side."""
+    from napari_histoseg.results.result import Result, open_result
+
+    if isinstance(prediction, (str, Path)) and _is_result(Path(prediction)):
+        prediction = open_result(prediction)
+    return prediction.mpp * factor if isinstance(prediction, Result) and prediction.mpp is not None else None
 
 
 def _one_cells(prediction: Any, truth: Any, classes: Sequence[str] | None) -> dict[str, Any]:
