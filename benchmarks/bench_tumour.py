@@ -4,7 +4,9 @@
 
 The slide has 0.25 um pixels, levels at 1, 4 and 16, and 35 % of tissue; networks have random numbers, whose time is that of trained ones. "alone" is
 the classifier on tiles in memory, one thread a core. "plain torch" reads with OpenSlide and runs the network as it is, in batches of 32, on
-a part of the patches, and is scaled up. ONNX Runtime and OpenVINO, where installed, run the same network on tiles in memory. Ways
+a part of the patches, and is scaled up. ONNX Runtime and OpenVINO, where installed, run the same network on tiles in memory. With
+--fast PYTHON, an interpreter that has pyfast, FAST reads the same slide, finds its tissue by color, and runs the exported classifier, in a
+process of its own, timed from the first patch on. Ways
 take turns, so that they meet the same machine. "waiting" is the share of a training's time in which the network has no batch, with
 patches drawn from the slide.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -41,6 +44,22 @@ SIDE, BATCH = 256, 32
 CPU = torch.device("cpu")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 Way = Callable[[], float]
+FAST = """
+import sys, time
+import fast
+fast.Reporter.setGlobalReportMethod(fast.Reporter.NONE)
+slide, model = sys.argv[1:]
+importer = fast.WholeSlideImageImporter.create(slide)
+tissue = fast.TissueSegmentation.create(useColorThresholdingMethod=True).connect(importer)
+patches = fast.PatchGenerator.create(256, 256, level=1, maskThreshold=0.25).connect(importer).connect(1, tissue)
+network = fast.NeuralNetwork.create(model, scaleFactor=1 / 255).connect(patches)
+stitcher = fast.PatchStitcher.create().connect(network)
+begun, count = time.perf_counter(), 0
+for _ in fast.DataStream(stitcher):
+    count += 1
+print("patches", count, time.perf_counter() - begun)
+"""
+"""What FAST's own example of a heatmap does."""
 
 
 def model(path: Path) -> Path:
@@ -134,6 +153,14 @@ def throughput(compiled: object, images: np.ndarray, total: int) -> Way:
     return way
 
 
+def in_fast(interpreter: str, slide: Path, model: Path, total: int) -> float:
+    """Seconds of FAST for as many patches as the run has, tissue and network included, loading left out."""
+    done = subprocess.run([interpreter, "-c", FAST, str(slide), str(model)], capture_output=True, text=True, check=True)
+    (line,) = (row for row in done.stdout.splitlines() if row.startswith("patches "))
+    _, count, seconds = line.split()
+    return float(seconds) * total / int(count)
+
+
 def outlined(slide: Path, size: tuple[int, int]) -> Path:
     """A dataset of the slide, whose left half is tumour."""
     folder = slide.parent
@@ -182,6 +209,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=100_000)
     parser.add_argument("--height", type=int, default=80_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--fast", metavar="PYTHON", help="an interpreter that has pyfast")
     parser.add_argument("--quick", action="store_true", help="a tiny slide: shows that the script works")
     args = parser.parse_args()
     if args.quick:
@@ -198,6 +226,10 @@ def main() -> None:
             patches = np.stack([opened.read(1, hs.slide.Box(x // 4, y // 4, SIDE, SIDE)) for x, y in some])
         ways: dict[str, Way] = {"plain torch, OpenSlide, batches of 32": lambda: plain(slide, some, total), "this classifier, alone": lambda: alone(read_fitted(weights), patches, total)}
         ways |= peers(weights, folder, patches, total)
+        if args.fast:
+            if not (folder / "onnx").exists():
+                hs.export_onnx(weights, folder / "onnx")
+            ways["FAST, from the slide"] = lambda: in_fast(args.fast, slide, folder / "onnx" / "classifier.onnx", total)
         found: dict[str, list[float]] = {way: [] for way in ways}
         parts: list[tuple[float, float]] = []
         for _ in range(args.rounds):
