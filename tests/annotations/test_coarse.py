@@ -22,7 +22,9 @@ from napari_histoseg.annotations import coarse
 from napari_histoseg.annotations.blocks import BlockGrid
 from napari_histoseg.annotations.bringblocks import values_of
 from napari_histoseg.annotations.dataset import Patch, PatchClass, PatchDataset
+from napari_histoseg.annotations.geojson import Region
 from napari_histoseg.annotations.heat import picture_values
+from napari_histoseg.annotations.heattiles import area_values as values_of_areas
 from napari_histoseg.annotations.heattiles import covered_share
 from napari_histoseg.errors import DatasetError
 from napari_histoseg.results import Result, ResultStore, RunRecord, SlideRecord
@@ -367,6 +369,13 @@ def test_areas_with_a_probability_are_averaged(tmp_path: Path, slide: Slide, gri
     found = values_of(geojson(tmp_path, *tiles), grid, slide, notices=notices)
     np.testing.assert_allclose(found, [[0.25, 0.75, np.nan], [np.nan] * 3])
     assert notices == ["1 area has no probability and was left out."]
+
+
+def test_an_area_of_any_shape_counts_as_far_as_it_covers_a_block(slide: Slide, grid: BlockGrid) -> None:
+    square, corner = shapely.box(0, 0, 400, 400), shapely.Polygon([(400, 0), (800, 0), (400, 400)])
+    regions = [Region(area, measurements={"score": value}) for area, value in ((square, 0.5), (corner, 0.2), (shapely.box(700, 300, 800, 400), 1.0))]
+    # Half of the second block, and a sixteenth.
+    np.testing.assert_allclose(values_of_areas(regions, grid, slide)[0], [0.5, (0.2 * 8 + 1) / 9, np.nan])
 
 
 def test_one_of_several_classes_is_chosen(tmp_path: Path, slide: Slide, grid: BlockGrid) -> None:

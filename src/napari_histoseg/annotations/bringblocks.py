@@ -116,20 +116,24 @@ def import_blocks(
         opened = slide if isinstance(slide, Slide) else stack.enter_context(open_slide(slide, mpp=slide_mpp))
         if opened.mpp is None:
             raise PixelSizeError(f"{opened.name} has no pixel size (µm/px). Give it with --slide-mpp on the command line, or slide_mpp= in Python.")
-        part = opened.bounds if area is None else Box(*area)
-        grid = BlockGrid.over(opened, block_um, part)
-        notices: list[str] = []
-        labels = coarse.quantized(values_of(source, grid, opened, area=part, class_name=class_name, notices=notices), limits)
         own_mpp = mpp or max(opened.mpp, block_um / BLOCK_PX)
-        if not (folder / FILE_NAME).is_file():
-            # Said before a dataset is made for nothing.
-            shape_on(opened, grid.box, own_mpp)
-        session = stack.enter_context(_opened(folder, own_mpp))
-        patch, _ = session.patch_for(opened, grid.box)
-        names = coarse.bins(limits)
-        counts = coarse.counted(labels)
+        return _lay(source, folder, opened, block_um, limits, class_name, None if area is None else Box(*area), own_mpp)
+
+
+def _lay(
+    source: Any, folder: Path, slide: Slide, block_um: float, edges: coarse.Edges, class_name: str | None, area: Box | None, mpp: float
+) -> BlocksReport:
+    grid = BlockGrid.over(slide, block_um, area)
+    notices: list[str] = []
+    labels = coarse.quantized(values_of(source, grid, slide, area=area, class_name=class_name, notices=notices), edges)
+    if not (folder / FILE_NAME).is_file():
+        # Said before a dataset is made for nothing.
+        shape_on(slide, grid.box, mpp)
+    names, counts = coarse.bins(edges), coarse.counted(labels)
+    with _opened(folder, mpp) as session:
+        patch, _ = session.patch_for(slide, grid.box)
         id, replaced = session.blocks.lay(patch, grid, labels, names, f"{sum(counts.values()):,} blocks imported")
-        notices += [f"The grid {old} of {opened.name}, which lay there, was replaced." for old in replaced]
+    notices += [f"The grid {old} of {slide.name}, which lay there, was replaced." for old in replaced]
     return BlocksReport(id, grid.rows, grid.columns, {c.name: counts.get(c.value, 0) for c in names}, labels.size - sum(counts.values()), tuple(notices))
 
 

@@ -133,14 +133,21 @@ def _point_means(x: Values, y: Values, probability: Values, grid: BlockGrid) -> 
 def _area_means(shapes: Sequence[shapely.Geometry] | NDArray[np.object_], numbers: Values, grid: BlockGrid) -> Values:
     """Mean of the numbers of areas in each block, by how much of it they cover."""
     tree, areas = shapely.STRtree(shapes), np.asarray(shapes, object)
+    bounds = shapely.bounds(areas)
+    # Tiles are rectangles, whose common part with a block takes no geometry.
+    bent = ~np.isclose(shapely.area(areas), (bounds[:, 2] - bounds[:, 0]) * (bounds[:, 3] - bounds[:, 1]))
     size = grid.rows * grid.columns
     total, covered = np.zeros(size), np.zeros(size)
     for first in range(0, size, BATCH):
         row, column = np.divmod(np.arange(first, min(first + BATCH, size)), grid.columns)
         left, top = grid.x + column * grid.side_px, grid.y + row * grid.side_px
         blocks = shapely.box(left, top, left + grid.side_px, top + grid.side_px)
-        which, found = tree.query(blocks, predicate="intersects")
-        part = shapely.area(shapely.intersection(blocks[which], areas[found]))
+        which, found = tree.query(blocks)
+        own, other = np.stack([left, top, left + grid.side_px, top + grid.side_px], 1)[which], bounds[found]
+        sides = np.minimum(own[:, 2:], other[:, 2:]) - np.maximum(own[:, :2], other[:, :2])
+        part = np.clip(sides, 0, None).prod(1)
+        rest = bent[found]
+        part[rest] = shapely.area(shapely.intersection(blocks[which[rest]], areas[found[rest]]))
         covered += np.bincount(first + which, part, minlength=size)
         total += np.bincount(first + which, part * numbers[found], minlength=size)
     enough = covered >= (LEAST_KNOWN - 1e-9) * grid.side_px**2
