@@ -271,8 +271,13 @@ def train(
             trained = watch_training(events, progress)
     except KeyboardInterrupt:
         raise click.Abort(how_to_resume(given, out.with_suffix(".checkpoint.pt"))) from None
+    from napari_histoseg.nn.weights import read_card
+
+    notices = read_card(trained.weights).notices
     if as_json:
-        print_json({"weights": str(trained.weights), "scores": trained.scores, "seconds": trained.seconds})
+        print_json({"weights": str(trained.weights), "scores": trained.scores, "seconds": trained.seconds, "notices": notices})
         return
+    for sentence in notices:
+        click.echo(f"note: {sentence}", err=True)
     best = ", ".join(f"{name} {value:.4g}" for name, value in trained.scores.items())
     click.echo(f"{best}, {trained.seconds:.0f} s: {trained.weights}")

@@ -164,4 +164,4 @@ def remembered(weights: Path) -> tuple[int, list[str]]:
     except (OSError, ValueError, KeyError):
         log.debug("The card of %s cannot be read", weights, exc_info=True)
         return 0, []
-    return len(card.classes), [sentence for data in card.data for sentence in data.get("notices", ())]
+    return len(card.classes), card.notices

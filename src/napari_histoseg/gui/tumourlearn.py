@@ -112,17 +112,6 @@ class TumourLessons(TrainPanel):
         said = f": {', '.join(scores)}" if scores else ""
         self.progress.rest(f"Trained in {trained.seconds:.0f} s{said}. Model: {trained.weights.name}")
         self.worst.look(trained.weights)
-        notices = self._notices(trained.weights)
-        if notices:
-            self.progress.say(" ".join(notices))
-
-    @staticmethod
-    def _notices(weights: Path) -> list[str]:
-        """What the training had to say."""
-        from napari_histoseg.gui.models import choice_of
-
-        choice = choice_of(weights)
-        return [] if choice is None or choice.card is None else [sentence for data in choice.card.data for sentence in data.get("notices", ())]
 
 
 def openers(folder: Path) -> dict[str, Callable[[], Slide]]:

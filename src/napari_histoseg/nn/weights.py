@@ -42,6 +42,11 @@ class ModelCard(BaseModel):
     seconds: float = 0.0
     license: str = ""
 
+    @property
+    def notices(self) -> list[str]:
+        """What the training had to say about its data."""
+        return [sentence for entry in self.data for sentence in entry.get("notices", ())]
+
 
 def sha256_of(path: Path) -> str:
     """Hash of a file, as the run record names weights."""
