@@ -33,6 +33,9 @@ CELL_NAMES = ("pink tissue", "epidermis", "spindle")
 TISSUE_NAMES = {2: "dermis", 5: "keratin", 6: "epidermis"}
 """What some classes of the slide's tissue are, by their values."""
 
+LSR_STEPS = 400
+"""As few as make a sensible map."""
+
 OUTLINED = (
     ((546, 367), (612, 348), (659, 404), (716, 433), (763, 490), (706, 527), (668, 603), (631, 679), (593, 754), (546, 811), (532, 641), (536, 490)),
     ((536, 830), (612, 849), (668, 924), (716, 868), (819, 764), (895, 679), (885, 735), (763, 905), (706, 981), (687, 1113), (612, 1227), (555, 1170), (546, 981)),
@@ -299,6 +302,67 @@ def classes_by_color(image: np.ndarray) -> np.ndarray:
     return mask
 
 
+def lsr(camera: Photographer, slide: str) -> None:
+    """Blocks labeled by how much epidermis they hold, a table of shares, a training, a map. Colors stand in for the hand that would label."""
+    viewer = camera.viewer
+    viewer.open(slide, plugin="napari-histoseg")
+    _, dock = viewer.window.add_plugin_dock_widget("napari-histoseg", "Label super-resolution")
+    camera.wait(90, warm._ready.is_set)
+    desk, grids = dock.panel.desk, dock.grids
+    with tempfile.TemporaryDirectory() as folder:
+        desk.create(Path(folder) / "skin", 1.0, [PatchClass(value=1, name="epidermis", color="#e6194b")])
+        dock.blocks.block_um.setValue(50)
+        camera.click(dock.blocks.lay_button)
+        camera.wait(30, lambda: grids.layers.painting and grids.layers.blocks.mode == "paint")
+        viewer.window._qt_window.activateWindow()
+        camera.canvas.setFocus()
+        session, number, picture = desk.require(), grids.current, desk.require_slide()
+        amounts = amounts_by_color(picture, grids.grid)
+        half = amounts.copy()
+        half[:, half.shape[1] // 2 :] = 255
+        session.blocks.set_labels(number, half)
+        viewer.reset_view()
+        camera.wait(1)
+        row = half.shape[0] // 2
+        camera.key("1")
+        ends = [camera.at(tuple(grids.layers.blocks.data_to_world((row, column)))) for column in (half.shape[1] - 5, half.shape[1] - 1)]
+        camera.paint(ends)
+        camera.wait(2)
+        camera.save("lsr-blocks.png")
+        session.blocks.set_labels(number, amounts)
+        dock.tabs.setCurrentIndex(1)
+        camera.click(dock.table.next_button)
+        camera.wait(3)
+        session.set_mask(desk.chosen, (classes_by_color(session.image(desk.chosen)) == 1).astype(np.uint8))
+        camera.wait(3)
+        camera.save("lsr-table.png")
+        desk.choose(None)
+        dock.tabs.setCurrentIndex(2)
+        dock.training.form.set_values(steps=LSR_STEPS, validate_every=LSR_STEPS // 4)
+        viewer.reset_view()
+        viewer.layers.selection.active = desk.layer
+        camera.click(dock.training.train_button)
+        camera.wait(3000, lambda: dock.training.current is None and not dock.busy)
+        camera.wait(4)
+        camera.save("lsr-train.png")
+        dock.tabs.setCurrentIndex(3)
+        dock.where.buttons["Whole slide"].click()
+        camera.click(dock.run_button)
+        camera.wait(600, lambda: dock.current is None)
+        camera.wait(4)
+        camera.save("lsr.png")
+
+
+def amounts_by_color(slide: Any, grid: Any) -> np.ndarray:
+    """How much of each block is epidermis by its color, as one of the five amounts; glass stays open."""
+    found = classes_by_color(slide.read(0, grid.box))
+    rows, columns, side = grid.rows, grid.columns, grid.side_px
+    blocks = found.reshape(rows, side, columns, side).swapaxes(1, 2).reshape(rows, columns, -1)
+    share = (blocks == 1).mean(2)
+    amounts = 1 + np.digitize(share, (0.03, 0.3, 0.65, 0.95))
+    return np.where((blocks == 0).mean(2) > 0.9, 255, amounts).astype(np.uint8)
+
+
 def cells(camera: Photographer, slide: str) -> None:
     """Nuclei found, grouped into classes, looked at and named."""
     viewer = camera.viewer
@@ -392,10 +456,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("slide")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images")
-    parser.add_argument("--only", choices=("nuclei", "stain", "cells", "tissue", "tumour", "annotate", "joint"))
+    parser.add_argument("--only", choices=("nuclei", "stain", "cells", "tissue", "tumour", "annotate", "lsr", "joint"))
     args = parser.parse_args()
     args.out.mkdir(exist_ok=True)
-    for scene in (nuclei, stain, cells, tissue, tumour, annotate, joint):
+    for scene in (nuclei, stain, cells, tissue, tumour, annotate, lsr, joint):
         if args.only in (None, scene.__name__):
             camera = Photographer(args.out)
             scene(camera, args.slide)

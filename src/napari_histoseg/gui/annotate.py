@@ -1,6 +1,7 @@
 """The panel for annotating patches, and the dock "Annotate" around it."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import napari
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 MPP = 2.0
 """Suggested µm per pixel of new datasets: tissue and glands, not nuclei."""
 PROBLEM_STYLE = "color: #ff8c66;"
+DATASET, CLASSES, ANNOTATE, PATCHES = "Dataset", "Classes", "Annotate", "Patches"
+PARTS = (DATASET, CLASSES, ANNOTATE, PATCHES)
 
 
 class AnnotationPanel(QWidget):
@@ -40,6 +43,8 @@ class AnnotationPanel(QWidget):
         Says which slide is annotated.
     mpp : float
         Suggested µm per pixel of new datasets.
+    parts : sequence of str
+        Which of its parts are seen, for docks that show them on several pages.
     """
 
     dataset_changed = Signal()
@@ -49,7 +54,9 @@ class AnnotationPanel(QWidget):
     chosen_changed = Signal()
     """Another patch is in hand, see `chosen`."""
 
-    def __init__(self, viewer: napari.viewer.Viewer, header: SlideHeader, mpp: float = MPP, parent: QWidget | None = None) -> None:
+    def __init__(
+        self, viewer: napari.viewer.Viewer, header: SlideHeader, mpp: float = MPP, parts: Sequence[str] = PARTS, parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
         # Superpixels, which the smart brush paints, are among the kernels that are compiled there.
         warm_method("tissue", "napari_histoseg.objects.superpixels")
@@ -67,11 +74,13 @@ class AnnotationPanel(QWidget):
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.message.setAlignment(Qt.AlignmentFlag.AlignTop)
         self._parts = [
-            group("Dataset", self.data),
-            group("Classes", self.classes),
-            group("Annotate", self.place, self.bar),
-            group("Patches", self.list),
+            group(DATASET, self.data),
+            group(CLASSES, self.classes),
+            group(ANNOTATE, self.place, self.bar),
+            group(PATCHES, self.list),
         ]
+        for part in self._parts:
+            part.setVisible(part.title() in parts)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         for part in (self._parts[0], self.importing, self.message, *self._parts[1:]):

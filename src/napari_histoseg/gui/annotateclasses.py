@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, Qt
-from qtpy.QtGui import QColor, QPixmap
+from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QColorDialog,
@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 
 from napari_histoseg.gui.annotatelayers import BACKGROUND_COLOR
 from napari_histoseg.gui.annotatelist import icon_of
-from napari_histoseg.gui.parts import button
+from napari_histoseg.gui.parts import button, swatch
 
 if TYPE_CHECKING:
     from napari_histoseg.annotations.entries import ClassCount
@@ -37,7 +37,6 @@ TIPS = (
 )
 UM2_PER_MM2 = 1e6
 ROW_PX = 22
-SWATCH_PX = 14
 BACKGROUND_NAME = "background"
 
 
@@ -129,9 +128,7 @@ class ClassTable(QWidget):
         flags = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
         item.setFlags(flags | Qt.ItemFlag.ItemIsEditable if looks.get("editable") else flags)
         if color is not None:
-            swatch = QPixmap(SWATCH_PX, SWATCH_PX)
-            swatch.fill(QColor(color))
-            item.setIcon(icon_of(swatch))
+            item.setIcon(icon_of(swatch(color)))
         if looks.get("right"):
             item.setTextAlignment(int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter))
         font = item.font()

@@ -113,7 +113,7 @@ class Keys(QObject):
     def _follow(self, event: Any = None) -> None:
         """On where the chosen layer is the slide or one of ours: other layers have keys of their own."""
         active = self._desk.viewer.layers.selection.active
-        ours = active is None or self._desk.layers.ours(active) or is_slide_layer(active)
+        ours = active is None or self._desk.layers.keyed(active) or is_slide_layer(active)
         on = ours and not self._desk.busy
         for key, shortcut in zip(self._actions, self._shortcuts, strict=False):
             # Esc also gives up polygons.

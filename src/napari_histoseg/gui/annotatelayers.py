@@ -99,8 +99,12 @@ class AnnotationLayers(QObject):
         viewer.scene.camera.events.zoom.connect(self._on_zoom)
 
     def ours(self, layer: Any) -> bool:
-        """Whether a layer is one of these."""
+        """Whether a layer is one of these, or another one of the dataset's."""
         return layer is not None and "annotate" in layer.metadata.get(KEY, {})
+
+    def keyed(self, layer: Any) -> bool:
+        """Whether the panel's keys mean a layer: other ones of the dataset have keys of their own."""
+        return self.ours(layer) and layer.metadata[KEY]["annotate"] in (PATCHES, ANNOTATIONS, PAINT, PICTURE)
 
     # -- the slide ------------------------------------------------------------------------------------------------------
 

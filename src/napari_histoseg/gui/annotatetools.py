@@ -177,7 +177,7 @@ class Tools(QObject):
 
     def _on_press(self, viewer: Any, event: Any) -> Iterator[None]:
         """A click anywhere: places a patch, or takes one in hand."""
-        if event.button != 1 or self._desk.session is None:
+        if event.button != 1 or self._desk.session is None or self._painted_elsewhere():
             return
         begun = np.array(event.pos, float)
         moved = 0.0
@@ -188,6 +188,11 @@ class Tools(QObject):
         moved = max(moved, float(np.abs(np.array(event.pos, float) - begun).max()))
         if moved <= CLICK_PX:
             self.click(event.position)
+
+    def _painted_elsewhere(self) -> bool:
+        """Whether a brush is in hand for another layer, so that a click is a stroke there."""
+        active = self._desk.viewer.layers.selection.active
+        return active is not None and str(getattr(active, "mode", LOOK)) in MODES.values() and not self._desk.layers.keyed(active)
 
     def click(self, world: Any) -> None:
         """A click with the tool in hand, at a world point."""

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from qtpy.QtCore import QSignalBlocker, Qt
-from qtpy.QtGui import QColor, QKeyEvent, QPixmap
+from qtpy.QtGui import QColor, QKeyEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QColorDialog,
@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_histoseg.gui.annotatelist import icon_of
 from napari_histoseg.gui.inspectordesk import Desk
-from napari_histoseg.gui.parts import button
+from napari_histoseg.gui.parts import button, swatch
 from napari_histoseg.gui.tablemodel import text_of
 
 TICK, COLOR, NAME, SIZE, SHARE, MEAN = range(6)
@@ -36,7 +36,6 @@ TIPS = (
     "Mean of the measurement that is chosen under 'Measurements'.",
 )
 ROW_PX = 22
-SWATCH_PX = 14
 MOST_ROWS = 10
 SPLIT = "Cluster the objects of the class that is looked at anew."
 SPLIT_MAP = "Part the class that is looked at along the finer classes in it, those that look alike together. Its pixels change at once."
@@ -139,9 +138,7 @@ class ClassList(QTableWidget):
                 item.setToolTip(f"{text}: {TIPS[column]}")
         named = f"color {color}"
         if color is not None and item.data(Qt.ItemDataRole.AccessibleTextRole) != named:
-            swatch = QPixmap(SWATCH_PX, SWATCH_PX)
-            swatch.fill(QColor(color))
-            item.setIcon(icon_of(swatch))
+            item.setIcon(icon_of(swatch(color)))
             item.setData(Qt.ItemDataRole.AccessibleTextRole, named)
         if looks.get("right"):
             item.setTextAlignment(int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter))

@@ -99,4 +99,6 @@ def area_words(result: Result) -> str:
     from napari_histoseg.results.classmap import class_areas
 
     rows = class_areas(result)
-    return "<br>".join(f"{row['class']}: {row['area_mm2']:.3g} mm² ({row['share']:.0%})" for _, row in rows.iterrows())
+    # Of a single class the share is all there is.
+    shares = [f" ({share:.0%})" if len(rows) > 1 else "" for share in rows["share"]]
+    return "<br>".join(f"{row['class']}: {row['area_mm2']:.3g} mm²{share}" for share, (_, row) in zip(shares, rows.iterrows(), strict=True))

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from qtpy.QtGui import QColor, QPixmap
 from qtpy.QtWidgets import QGroupBox, QPushButton, QScrollArea, QVBoxLayout, QWidget
+
+SWATCH_PX = 14
+
+
+def swatch(color: str | None) -> QPixmap:
+    """A small square of a color; empty for none."""
+    made = QPixmap(SWATCH_PX, SWATCH_PX)
+    made.fill(QColor("transparent" if color is None else color))
+    return made
 
 
 def button(text: str, tip: str, action: Callable[[], None]) -> QPushButton:

@@ -151,17 +151,14 @@ class TissueLessons(TrainPanel):
 
     def _on_finished(self, trained: Any) -> None:
         super()._on_finished(trained)
-        found, notices = remembered(trained.weights)
+        found = classes_in(trained.weights)
         self.progress.rest(f"Learned {found} class{'' if found == 1 else 'es'} in {trained.seconds:.0f} s. Model: {trained.weights.name}")
-        if notices:
-            self.progress.say(" ".join(notices))
 
 
-def remembered(weights: Path) -> tuple[int, list[str]]:
-    """How many classes a model has, and what its training had to say."""
+def classes_in(weights: Path) -> int:
+    """How many classes a model has."""
     try:
-        card = shipped_card(weights)
+        return len(shipped_card(weights).classes)
     except (OSError, ValueError, KeyError):
         log.debug("The card of %s cannot be read", weights, exc_info=True)
-        return 0, []
-    return len(card.classes), card.notices
+        return 0

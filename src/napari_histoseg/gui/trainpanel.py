@@ -13,6 +13,7 @@ from napari_histoseg.gui.background import in_background
 from napari_histoseg.gui.curve import LearningCurve
 from napari_histoseg.gui.form import SettingsForm
 from napari_histoseg.gui.jobs import Progress
+from napari_histoseg.gui.models import choice_of
 from napari_histoseg.gui.parts import button
 from napari_histoseg.gui.progress import ProgressPanel
 from napari_histoseg.gui.qt import Signal
@@ -137,7 +138,7 @@ class TrainPanel(QWidget):
 
     def _begin(self) -> None:
         if self.dataset is None:
-            raise DatasetError("No dataset is open. Open or make one under Annotate.")
+            raise DatasetError("No dataset is open. Press New… or Open… on the dock's first page.")
         self.prepare()
         settings = self.form.values()
         given = settings.model_dump(mode="json", exclude_defaults=True)
@@ -194,7 +195,8 @@ class TrainPanel(QWidget):
 
     def _on_progress(self, progress: Progress) -> None:
         if self.current is not None and not self.current.paused:
-            self.progress.show_progress(progress, f"Step {progress.done:,} of {progress.total:,}")
+            what = f"{progress.words}:" if progress.words else "Step"
+            self.progress.show_progress(progress, f"{what} {progress.done:,} of {progress.total:,}")
 
     def _on_failed(self, sentence: str) -> None:
         self.progress.rest()
@@ -215,6 +217,9 @@ class TrainPanel(QWidget):
     def _on_finished(self, trained: Any) -> None:
         new, score = trained.weights, trained.scores["score"]
         self.progress.rest(f"Trained in {trained.seconds:.0f} s: score {score:.3f}. Model: {new.name}")
+        choice = choice_of(new)
+        if choice is not None and choice.card is not None and choice.card.notices:
+            self.progress.say(" ".join(choice.card.notices))
         old, dataset, compare = self.model, self.dataset, self._compare
         if compare is None or old is None or dataset is None or not old.is_file():
             self.trained.emit(new)
