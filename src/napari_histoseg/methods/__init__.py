@@ -10,7 +10,7 @@ from napari_histoseg.errors import SettingsError
 if TYPE_CHECKING:
     from napari_histoseg.methods.base import Method
 
-_NAMES = ("nuclei", "stain", "cells", "tissue", "tumour", "joint")
+_NAMES = ("nuclei", "stain", "cells", "tissue", "tumour", "lsr", "joint")
 
 
 def names() -> tuple[str, ...]:

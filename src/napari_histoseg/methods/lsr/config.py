@@ -44,7 +44,7 @@ class LsrTraining(TrainSettings):
         0.0, ge=0, le=20, title="Pixel size (µm/px)", description="Pixel size that the network works at; 0 takes the one at which a block is 48 px wide. The paper's is 4.2."
     )
     width: int = Field(16, ge=4, le=128, title="Width", description="Channels of the first level.")
-    steps: int = Field(600, ge=1, title="Steps", description="Optimizer steps in all.")
+    steps: int = Field(1200, ge=1, title="Steps", description="Optimizer steps in all.")
     batch: int = Field(30, ge=2, le=512, title="Blocks a step", description="Blocks of all groups together; the paper's are 30.")
     group: int = Field(0, ge=0, le=256, title="Blocks of a group", description="With one coarse label; 0 takes 3, the paper's 15. A step has as many groups as fit.")
     context: float = Field(
@@ -65,7 +65,7 @@ class LsrTraining(TrainSettings):
         1.0, ge=0, le=100, title="Weight of painted blocks", description="Of the pixel loss where blocks are painted, beside the loss of the shares; 0 leaves them out."
     )
     augmentation: float = Field(1.0, ge=0, le=2, title="Augmentation", description="Strength of stain, blur and noise; 0 is flips and quarter turns only.")
-    validate_every: int = Field(100, ge=1, title="Validate every", description="Steps between two validations.")
+    validate_every: int = Field(200, ge=1, title="Validate every", description="Steps between two validations.")
     average_decay: float = Field(
         0.99, ge=0, lt=1, title="Weight averaging", description="Decay of the exponential moving average that is kept; 0 is off."
     )
