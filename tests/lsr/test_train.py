@@ -14,10 +14,20 @@ import torch
 from PIL import Image
 
 import napari_histoseg as hs
-from napari_histoseg._testing_lsr import AMOUNTS, MPP, SIDE_PX, SMALL, half_dark, table, write_blocks, write_dataset
+from napari_histoseg._testing_lsr import (
+    AMOUNTS,
+    DARK,
+    MPP,
+    SIDE_PX,
+    SMALL,
+    half_dark,
+    table,
+    write_blocks,
+    write_dataset,
+)
 from napari_histoseg.annotations.blocks import BlockGrid, blocks_of
 from napari_histoseg.annotations.dataset import read_dataset
-from napari_histoseg.errors import DatasetError, RunError, SettingsError
+from napari_histoseg.errors import DatasetError, RunError, SettingsError, WeightsError
 from napari_histoseg.methods.lsr.config import LsrTraining
 from napari_histoseg.methods.lsr.pictures import layout
 from napari_histoseg.methods.lsr.task import LsrTask
@@ -177,6 +187,20 @@ def test_a_mask_with_a_value_outside_the_table_is_named(folder: Path) -> None:
     write_dataset(folder, [*patches, {"image": "block1.png", "mask": "mask.png"}], table())
     with pytest.raises(DatasetError, match=r"The mask mask\.png holds values that the table does not have: 5\. State their shares, or paint with other classes\."):
         task_of(course(folder))
+
+
+def test_it_goes_on_from_earlier_weights(folder: Path) -> None:
+    first = hs.train("lsr", folder, out=folder / "first.safetensors", **SMALL)
+    task = task_of(course(folder, start=str(first), width=16))
+    own, given = task.network().state_dict(), load_tensors(first)
+    assert all(torch.equal(own[name], given[name]) for name in given)
+    again = hs.train("lsr", folder, out=folder / "again.safetensors", **{**SMALL, "width": 16, "start": str(first)})
+    assert read_card(again, "lsr").width == SMALL["width"]
+    other = read_dataset(folder)
+    rows = [*table(), *({"coarse": label, "class": 2, "eta": 0.0, "rho": 0.1} for label in range(3))]
+    write_dataset(folder, [p.model_dump(exclude_none=True) for p in other.patches], rows, classes=[DARK, {"value": 2, "name": "pale"}])
+    with pytest.raises(WeightsError, match=r"first\.safetensors has the classes \[0, 1\], and the table \[0, 1, 2\]\. Start from weights with the same classes, or from none\."):
+        hs.train("lsr", folder, out=folder / "more.safetensors", **SMALL, start=str(first))
 
 
 def test_resumed_is_uninterrupted(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -42,6 +43,9 @@ class LsrTraining(TrainSettings):
     )
     mpp: float = Field(
         0.0, ge=0, le=20, title="Pixel size (µm/px)", description="Pixel size that the network works at; 0 takes the one at which a block is 48 px wide. The paper's is 4.2."
+    )
+    start: Path | None = Field(
+        None, title="Start from", description="Weights of label super-resolution (.safetensors) to go on from; they have the classes of the table."
     )
     width: int = Field(16, ge=4, le=128, title="Width", description="Channels of the first level.")
     steps: int = Field(1200, ge=1, title="Steps", description="Optimizer steps in all.")

@@ -13,14 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_histoseg.annotations.dataset import UNLABELED
+from napari_histoseg.errors import WeightsError
 from napari_histoseg.methods.lsr.config import PAPER_SMOOTHING, LsrTraining
 from napari_histoseg.methods.lsr.loss import block_loss, block_statistics
 from napari_histoseg.methods.lsr.network import STRIDE_PX, UNet
 from napari_histoseg.methods.lsr.pictures import Blocks, Painted, crop, turned
+from napari_histoseg.methods.lsr.predictor import network_of
 from napari_histoseg.methods.lsr.sampler import Groups
 from napari_histoseg.methods.lsr.table import Table
 from napari_histoseg.nn.inference import to_input
-from napari_histoseg.nn.weights import ModelCard
+from napari_histoseg.nn.weights import ModelCard, read_card
 from napari_histoseg.train.augment import degrade, jitter_stain
 from napari_histoseg.train.card import card_of
 from napari_histoseg.train.loop import cosine
@@ -69,12 +71,26 @@ class LsrTask:
         self.settings, self.table, self.classes, self.lessons = settings, table, classes, lessons
         self.provenance = dict(provenance or {})
         self._groups = Groups(lessons.blocks.coarse)
+        self._width = settings.width
         self._eta = torch.as_tensor(table.eta, dtype=torch.float32)
         self._rho = torch.as_tensor(table.rho, dtype=torch.float32)
 
     def network(self) -> UNet:
-        """A fresh network."""
-        return UNet(len(self.classes), self.settings.width)
+        """A fresh network, or the one to go on from.
+
+        Raises
+        ------
+        WeightsError
+            That one has other classes, or its file cannot be used.
+        """
+        start = self.settings.start
+        if start is None:
+            return UNet(len(self.classes), self.settings.width)
+        card = read_card(start, "lsr")
+        if (known := [c["value"] for c in card.classes]) != list(self.table.values):
+            raise WeightsError(f"{start.name} has the classes {known}, and the table {list(self.table.values)}. Start from weights with the same classes, or from none.")
+        self._width = card.width
+        return network_of(start, card).train()
 
     def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         """RMSprop as in the paper (§3.3), or the loop's AdamW."""
@@ -162,7 +178,7 @@ class LsrTask:
             name="lsr",
             summary="Classes learned from coarse labels of blocks.",
             architecture="unet",
-            width=self.settings.width,
+            width=self._width,
             mpp=self.settings.mpp,
             classes=self.classes,
         )  # fmt: skip
