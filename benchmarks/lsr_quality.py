@@ -270,7 +270,7 @@ def read_runs(path: Path | None) -> list[dict[str, Any]]:
 def planned(args: argparse.Namespace) -> Iterator[Run]:
     """All runs, a seed after the other; with --stability the best row alone."""
     if args.stability:
-        for seed in range(args.stability):
+        for seed in range(args.first_seed, args.stability):
             yield Run("noisy", BEST, seed)
         return
     for seed in range(args.first_seed, args.seeds):
