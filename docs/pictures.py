@@ -310,7 +310,7 @@ def lsr(camera: Photographer, slide: str) -> None:
     camera.wait(90, warm._ready.is_set)
     desk, grids = dock.panel.desk, dock.grids
     with tempfile.TemporaryDirectory() as folder:
-        desk.create(Path(folder) / "skin", 1.0, [PatchClass(value=1, name="epidermis", color="#e6194b")])
+        desk.create(Path(folder) / "skin", 1.0, [PatchClass(value=1, name="epidermis", color="#3cb44b")])
         dock.blocks.block_um.setValue(50)
         camera.click(dock.blocks.lay_button)
         camera.wait(30, lambda: grids.layers.painting and grids.layers.blocks.mode == "paint")
@@ -331,10 +331,11 @@ def lsr(camera: Photographer, slide: str) -> None:
         camera.save("lsr-blocks.png")
         session.blocks.set_labels(number, amounts)
         dock.tabs.setCurrentIndex(1)
-        camera.click(dock.table.next_button)
-        camera.wait(3)
-        session.set_mask(desk.chosen, (classes_by_color(session.image(desk.chosen)) == 1).astype(np.uint8))
-        camera.wait(3)
+        for _ in range(3):
+            camera.click(dock.table.next_button)
+            camera.wait(3)
+            session.set_mask(desk.chosen, (classes_by_color(session.image(desk.chosen)) == 1).astype(np.uint8))
+            camera.wait(3)
         camera.save("lsr-table.png")
         desk.choose(None)
         dock.tabs.setCurrentIndex(2)

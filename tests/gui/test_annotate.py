@@ -619,7 +619,7 @@ def test_everything_is_in_its_place_when_the_dataset_is_opened_again(
     busy.key("2")
     busy.viewer.window.remove_dock_widget(busy.dock)
     busy.until(lambda: busy.desk.session is None)
-    assert not [layer for layer in busy.viewer.layers if layer.name in ("Paint", "Patches", "Annotations") and layer.visible]
+    busy.until(lambda: not [layer for layer in busy.viewer.layers if layer.name in ("Paint", "Patches", "Annotations")])
 
     viewer = make_napari_viewer(show=True)
     show_layers(viewer, [slide_layer(open_slide(files[0]))])

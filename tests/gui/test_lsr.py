@@ -11,6 +11,7 @@ from typing import Any
 import napari
 import numpy as np
 import pytest
+from napari.utils._proxies import PublicOnlyProxy
 from PIL import Image
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
@@ -72,7 +73,8 @@ class Person:
 
     def __init__(self, viewer: napari.Viewer, qtbot: Any, folder: Path) -> None:
         self.viewer, self.qtbot, self.folder = viewer, qtbot, folder
-        self.dock = LsrDock(viewer)
+        # As napari hands it over.
+        self.dock = LsrDock(PublicOnlyProxy(viewer))
         viewer.window.add_dock_widget(self.dock, name="Label super-resolution")
         self.grids, self.blocks, self.table, self.training = self.dock.grids, self.dock.blocks, self.dock.table, self.dock.training
         self.desk = self.dock.panel.desk
@@ -188,6 +190,9 @@ def person(make_napari_viewer: Callable[..., napari.Viewer], files: tuple[Path, 
 def test_without_a_dataset_nothing_can_be_pressed(person: Person) -> None:
     for each in (person.blocks.lay_button, person.training.train_button, person.table.next_button, person.dock.run_button):
         assert not each.isEnabled()
+    # The panel is on two pages, with what belongs there.
+    for panel, parts in ((person.dock.panel, ["Dataset", "Classes"]), (person.dock.painting, ["Annotate", "Patches"])):
+        assert [part.title() for part in panel._parts if not part.isHidden()] == parts
 
 
 def test_a_grid_lies_over_the_slide_with_a_pixel_a_block(person: Person) -> None:
@@ -312,6 +317,15 @@ def test_a_dataset_comes_back_with_its_grid_in_place(person: Person) -> None:
     np.testing.assert_allclose(person.grids.layers.blocks.extent.world, before)  # type: ignore[union-attr]
     assert (person.grids.layers.blocks.data[:, 3] == 4).all()  # type: ignore[union-attr]
     assert person.grids.totals == {4: ROWS}
+
+
+def test_a_closed_dock_gives_the_dataset_free_and_takes_its_layers_away(person: Person) -> None:
+    person.lay()
+    person.viewer.window.remove_dock_widget(person.dock)
+    person.until(lambda: person.desk.session is None)
+    person.until(lambda: len(person.viewer.layers) == 1)
+    with AnnotationSession.open(person.folder) as session:
+        assert len(session.patches) == 1
 
 
 def test_each_slide_has_its_own_grid(person: Person, files: tuple[Path, Path]) -> None:
@@ -619,6 +633,7 @@ def test_the_slide_is_mapped_with_areas(person: Person) -> None:
     assert set(np.unique(np.asarray(layer.data[0]))) <= {0, 1}
     assert person.dock.progress.words.text().startswith("Done: a map of purple.")
     person.until(lambda: "mm²" in person.dock.areas.text())
+    assert "%" not in person.dock.areas.text()
     assert person.dock.export_button.isEnabled()
 
 

@@ -137,10 +137,10 @@ class AnnotationPanel(QWidget):
         """The keys belong to others again."""
         super().hideEvent(event)
         self.keys.hidden(self)
-        QTimer.singleShot(0, self._on_hidden)
+        QTimer.singleShot(0, self.leave_if_closed)
 
-    def _on_hidden(self) -> None:
-        """Hidden docks stay in the window; closed ones do not."""
+    def leave_if_closed(self) -> None:
+        """Hidden docks stay in the window; closed ones do not, and leave the dataset."""
         if main_window(self) is None:
             self.room.leave(self)
 

@@ -47,6 +47,9 @@ class Room(QObject):
 
     def leave(self, panel: QWidget) -> None:
         """A panel was closed. With the last one the dataset is left, so that other windows can open it."""
+        if panel not in self._panels:
+            # It left already; layers are taken away once.
+            return
         self._panels.discard(panel)
         if not self._panels:
             ROOMS.discard(self)

@@ -19,7 +19,7 @@ from napari_histoseg.gui.trainpanel import TrainPanel
 from napari_histoseg.methods.lsr.config import LsrSettings, LsrTraining
 
 BLOCKS, TABLE, TRAIN, APPLY = "Blocks", "Table", "Train", "Apply"
-PLOT_TIP = "Shares in held-out blocks. They can be checked without any painted block: dots should lie on their bands."
+PLOT_TIP = "Bands are the stated shares ± SD, dots the shares in the map, of held-out blocks. Without any painted block you can check that dots lie on their bands."
 
 
 class LsrDock(PanelDock):
@@ -59,7 +59,7 @@ class LsrDock(PanelDock):
     def _lay_out(self) -> None:
         pages: list[tuple[str, str, list[QWidget]]] = [
             (BLOCKS, "Say how much of a class each block holds, or take that from a heatmap.", [self.panel, group("Blocks", self.blocks)]),
-            (TABLE, "What blocks of each label hold, in percent.", [group("Shares in a block", self.table), self.painting]),
+            (TABLE, "What blocks of each label hold, in percent.", [group("Shares of a block, in percent", self.table), self.painting]),
             (TRAIN, "Learn outlines whose shares agree with the table.", [self.training, self.plot_group]),
             (APPLY, "Map the view, a region or the slide.", [*self.run_parts(), self.areas, *self.result_parts()]),
         ]

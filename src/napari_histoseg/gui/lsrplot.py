@@ -176,9 +176,7 @@ class SharePlot(QWidget):
         x, y = float(MARGIN[0]), 9.0
         painter.setPen(ink)
         names = {share.class_value: share.class_name for share in self.shares}
-        for text, value in [*((name, value) for value, name in names.items()), ("band: stated ± SD, dot: in the map", None)]:
-            if value is not None:
-                painter.fillRect(QRectF(x, y - 4, 10, 8), colors[value])
-                x += 14
-            painter.drawText(QPointF(x, y + 4), text)
-            x += painter.fontMetrics().horizontalAdvance(text) + 12
+        for value, text in names.items():
+            painter.fillRect(QRectF(x, y - 4, 10, 8), colors[value])
+            painter.drawText(QPointF(x + 14, y + 4), text)
+            x += 26 + painter.fontMetrics().horizontalAdvance(text)

@@ -141,7 +141,7 @@ class ShareTable(QTableWidget):
 
     def _show_head(self, dataset: PatchDataset | None) -> None:
         names = {} if dataset is None else {c.value: c.name for c in dataset.classes}
-        titles = ["Blocks with", *(f"{names[value]} %" for value in self._values), f"{names.get(BACKGROUND, 'rest')} %", "Blocks", "Exact"]
+        titles = ["Blocks with", *(names[value] for value in self._values), names.get(BACKGROUND, "rest"), "Blocks", "Exact"]
         tips = ["", *[SHARE_TIP] * len(self._values), REST_TIP, BLOCKS_TIP, PAINTED_TIP]
         self.setColumnCount(len(titles))
         for column, (title, tip) in enumerate(zip(titles, tips, strict=True)):

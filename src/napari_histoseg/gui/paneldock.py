@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from qtpy.QtCore import QTimer
+from qtpy.QtGui import QHideEvent
 from qtpy.QtWidgets import QLabel, QTabWidget
 
 from napari_histoseg.gui.annotate import AnnotationPanel
@@ -50,6 +52,15 @@ class PanelDock(RunDock):
         self.training.trained.connect(self._on_trained)
         self.models.changed.connect(self._on_model)
         self.header.changed.connect(self._on_model)
+
+    def hideEvent(self, event: QHideEvent | None) -> None:
+        """Panels on pages that are not in sight are not told when the dock is closed."""
+        super().hideEvent(event)
+        QTimer.singleShot(0, self._on_hidden)
+
+    def _on_hidden(self) -> None:
+        for panel in self.findChildren(AnnotationPanel):
+            panel.leave_if_closed()
 
     def in_words(self, result: Result) -> str:
         """What was mapped; the areas follow, because they have to be counted."""

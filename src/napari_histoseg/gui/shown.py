@@ -58,16 +58,17 @@ def add_in_turns(viewer: Viewer, made: LayerData, owner: QObject, then: Callable
 
 
 def remove_by_frames(viewer: Viewer, layers: Sequence[Layer]) -> None:
-    """Hide layers, and remove them one after another, with a drawn frame before each.
+    """Make layers clear, and remove them one after another, with a drawn frame before each.
 
-    Removing two of different kinds before the next drawing ends the program with some OpenGL drivers, and on a busy machine a drawing
-    may be long in coming: a time says nothing. While nothing is drawn the layers stay, hidden.
+    Removing two of different kinds before the next drawing ends the program with some OpenGL drivers, and so does removing two that are
+    not visible: clear ones are drawn. On a busy machine a drawing may be long in coming: a time says nothing. Until then the layers stay.
     """
     from qtpy.QtOpenGLWidgets import QOpenGLWidget
 
     waiting = list(layers)
     for layer in waiting:
-        layer.visible = False
+        layer.opacity = 0.0
+        layer.visible = True
     canvas = viewer.window.main_menu.window().findChild(QOpenGLWidget)
 
     def step() -> None:
