@@ -147,6 +147,16 @@ def test_an_older_list_never_takes_the_place_of_a_newer_one(files: Path, tmp_pat
     assert keeper(tmp_path, entry(files)).folder == tmp_path / "tumour slides 2"
 
 
+def test_a_slide_that_was_taken_out_before_it_was_written_is_not_written_later(files: Path, tmp_path: Path) -> None:
+    line = entry(files)
+    kept = Keeper({line.key: line})
+    old = kept.shot()
+    line.listed = False
+    kept.shot()(tmp_path)
+    old(tmp_path)
+    assert kept.folder is None and not list(tmp_path.iterdir())
+
+
 def test_a_list_without_annotation_writes_nothing(tmp_path: Path, files: Path) -> None:
     with open_slide(files / "a.svs") as slide:
         open_one = Entry.of(Known.of(slide))

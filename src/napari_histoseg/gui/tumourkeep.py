@@ -56,12 +56,13 @@ class Keeper:
 
     def _save(self, number: int, kept: Sequence[tuple[Entry, Entry]], home: Path) -> None:
         with self._lock:
-            # A later list may have been written meanwhile.
-            if number < self._saved or (not kept and self._shelf is None):
+            # A later list may have been written meanwhile, or have had nothing to write.
+            if number < self._saved:
                 return
-            if self._shelf is None:
+            if kept and self._shelf is None:
                 self._begin(home)
-            self._write(kept)
+            if self._shelf is not None:
+                self._write(kept)
             self._saved = number
 
     def _begin(self, home: Path) -> None:
