@@ -41,8 +41,10 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("HISTOSEG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HISTOSEG_RESULTS", str(tmp_path / "results"))
     monkeypatch.setattr(rundock, "warm_up", lambda viewer: None)
+    # Behind everything else on a busy machine a run would not end in the time that it is waited for.
+    monkeypatch.setattr(jobs, "_step_back", lambda: None)
     yield
-    assert jobs.stop_all(60)
+    assert jobs.stop_all(PATIENCE_MS / 1000)
     jobs.RUNNING.clear()
 
 
@@ -81,37 +83,57 @@ def viewer(make_napari_viewer: Callable[..., napari.Viewer], slide: Slide) -> na
 
 
 class GatedEngine:
-    """The real engine, one tile for each permit; None is no limit. Keeps what it was called with."""
+    """An engine, `iter_run` where none is given, that passes an event for each permit. Keeps what it was called with."""
 
-    def __init__(self) -> None:
+    def __init__(self, engine: Callable[..., Any] | None = None) -> None:
+        self.engine = engine
         self.permits = threading.Semaphore(10**6)
         self.calls: list[dict[str, Any]] = []
-        self.closed = threading.Event()
+        self.passed = 0
+        self.waiting, self.closed = threading.Event(), threading.Event()
 
-    def hold(self, tiles: int) -> None:
+    def hold(self, events: int) -> None:
         """Let so many events through and then wait."""
-        self.permits = threading.Semaphore(tiles)
+        self.permits = threading.Semaphore(events)
 
     def __call__(self, *args: Any, **keywords: Any) -> Iterator[Any]:
         from napari_histoseg.predict.run import iter_run
 
         self.calls.append({"slide": args[1], **keywords})
         try:
-            with closing(iter_run(*args, **keywords)) as events:  # type: ignore[type-var]
+            with closing((self.engine or iter_run)(*args, **keywords)) as events:
                 for event in events:
-                    assert self.permits.acquire(timeout=60)
+                    if not self.permits.acquire(blocking=False):
+                        self.waiting.set()
+                        assert self.permits.acquire(timeout=PATIENCE_MS / 1000)
+                        self.waiting.clear()
+                    self.passed += 1
                     yield event
         finally:
             self.closed.set()
 
 
 @pytest.fixture
-def dock(viewer: napari.Viewer) -> NucleiDock:
+def engine() -> GatedEngine:
+    """The engine of runs, that can be held."""
+    return GatedEngine()
+
+
+@pytest.fixture
+def trainer() -> GatedEngine:
+    """The engine of trainings, that can be held."""
+    from napari_histoseg.gui import training
+
+    return GatedEngine(training.trainer)
+
+
+@pytest.fixture
+def dock(viewer: napari.Viewer, engine: GatedEngine) -> NucleiDock:
     """The dock in the window, set to blob detection in small tiles."""
     made = NucleiDock(viewer)
     viewer.window.add_dock_widget(made, name="Nuclei")
     choose_blobs(made)
-    made.engine = GatedEngine()
+    made.engine = engine
     return made
 
 

@@ -838,7 +838,7 @@ def test_an_import_shows_how_far_it_is_and_can_be_cancelled(busy: Person, tmp_pa
 
     def slow(painter: Any, box: Box, shape: tuple[int, int]) -> Any:
         reached.set()
-        assert gate.wait(30)
+        assert gate.wait(120)
         return paint(painter, box, shape)
 
     monkeypatch.setattr(imports._Painter, "paint", slow)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,34 +74,17 @@ def geojson(path: Path, labels: np.ndarray) -> Path:
     return path
 
 
-class Gate:
-    """The real engine, event by event, as many as are permitted."""
-
-    def __init__(self) -> None:
-        self.permits = threading.Semaphore(10**6)
-        self.calls: list[dict[str, Any]] = []
-
-    def __call__(self, *args: Any, **keywords: Any) -> Iterator[Any]:
-        from napari_histoseg.predict.run import iter_run
-
-        self.calls.append(keywords)
-        with closing(iter_run(*args, **keywords)) as events:  # type: ignore[type-var]
-            for event in events:
-                assert self.permits.acquire(timeout=60)
-                yield event
-
-
 class Person:
     """Sits before the window."""
 
-    def __init__(self, viewer: napari.Viewer, slides: dict[str, tuple[Path, np.ndarray]], qtbot: Any, tmp_path: Path) -> None:
+    def __init__(self, viewer: napari.Viewer, slides: dict[str, tuple[Path, np.ndarray]], qtbot: Any, tmp_path: Path, engine: Any) -> None:
         self.viewer, self.qtbot, self.folder, self.slides = viewer, qtbot, tmp_path, slides
         self.slide = self.show_slide("first")
         self.numbers = slides["first"][1]
         # As napari does for plugins.
         self.dock = CellsDock(PublicOnlyProxy(viewer))
         self.added = viewer.window.add_dock_widget(self.dock, name="Cells")
-        self.engine = self.dock.engine = Gate()
+        self.engine = self.dock.engine = engine
         self.dock.form.set_values(device="cpu", sample=500, tile_px=256)
         self.dock.where.buttons["Whole slide"].setChecked(True)
 
@@ -153,8 +134,8 @@ class Person:
 
 
 @pytest.fixture
-def person(make_napari_viewer: Callable[..., napari.Viewer], slides: Any, qtbot: Any, tmp_path: Path) -> Person:
-    return Person(make_napari_viewer(show=True), slides, qtbot, tmp_path)
+def person(make_napari_viewer: Callable[..., napari.Viewer], slides: Any, qtbot: Any, tmp_path: Path, engine: Any) -> Person:
+    return Person(make_napari_viewer(show=True), slides, qtbot, tmp_path, engine)
 
 
 # -- nuclei from anywhere -------------------------------------------------------------------------------------------------
@@ -360,13 +341,10 @@ def test_classes_follow_the_chosen_layer(person: Person) -> None:
 
 
 def stopped_in_the_middle(person: Person) -> Path:
-    person.engine.permits = threading.Semaphore(0)
-    person.dock.run_button.click()
     # Started, looking at the slide, and some tiles.
-    for _ in range(12):
-        person.engine.permits.release()
-        person.qtbot.wait(30)
-    person.until(lambda: person.dock.current is not None and person.dock.current.labels is not None)
+    person.engine.hold(12)
+    person.dock.run_button.click()
+    person.until(lambda: person.dock.current is not None and person.dock.current.labels is not None and person.engine.waiting.is_set())
     person.dock.cancel_button.click()
     person.engine.permits.release(10**6)
     person.until(lambda: person.dock.current is None)
@@ -417,12 +395,12 @@ def test_a_window_that_is_closed_in_a_run_leaves_what_is_done(person: Person) ->
 
     person.show_nuclei()
     person.dock.form.set_values(tile_px=128)
-    person.engine.permits = threading.Semaphore(12)
+    person.engine.hold(12)
     person.dock.run_button.click()
-    person.until(lambda: person.dock.current is not None and person.dock.current.labels is not None)
+    person.until(lambda: person.dock.current is not None and person.dock.current.labels is not None and person.engine.waiting.is_set())
     person.viewer.close()
     person.engine.permits.release(10**6)
-    assert stop_all(60)
+    assert stop_all(120)
     assert open_result(person.engine.calls[0]["out"]).record.status == "cancelled"
 
 
@@ -471,23 +449,24 @@ def test_ways_without_a_network_show_no_curve(person: Person) -> None:
     assert person.dock.models.choice.weights is not None, training.progress.message.text()
 
 
-def test_learning_waits_and_ends_early(person: Person) -> None:
+def test_learning_waits_and_ends_early(person: Person, trainer: Any) -> None:
     person.show_nuclei()
     training = person.gan(steps=100_000, validate_every=100_000)
+    training.engine = trainer
     training.train_button.click()
     person.until(lambda: bool(training.curve.losses))
+    trainer.hold(0)
+    person.until(trainer.waiting.is_set)
+    before = trainer.passed
     training.pause_button.click()
-    # The step in hand is finished first, however slow the machine.
-    counts = [0]
-    while len(counts) < 20 and counts[-1] != len(training.curve.losses["critic distance"]):
-        counts.append(len(training.curve.losses["critic distance"]))
-        person.qtbot.wait(1000)
-    before = counts[-1]
-    assert len(counts) < 20
+    trainer.permits.release(10**6)
+    # The step in hand is finished, and nothing after it.
+    person.until(lambda: trainer.passed > before)
     person.qtbot.wait(600)
-    assert len(training.curve.losses["critic distance"]) == before
+    assert trainer.passed == before + 1
+    count = len(training.curve.losses["critic distance"])
     training.pause_button.click()
-    person.until(lambda: len(training.curve.losses["critic distance"]) > before)
+    person.until(lambda: len(training.curve.losses["critic distance"]) > count)
     training.stop_button.click()
     person.until_learned()
     assert person.dock.models.choice.weights is not None, training.progress.message.text()

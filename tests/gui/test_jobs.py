@@ -48,7 +48,7 @@ class Run:
             yield Started(None, self.tiles, 0, 0.5, BOX, "cpu", "float32", self.store)  # type: ignore[arg-type]
             for i in range(self.tiles):
                 self.waiting.set()
-                assert self.permits.acquire(timeout=20)
+                assert self.permits.acquire(timeout=120)
                 if self.error is not None and i == 2:
                     raise self.error
                 yield TileDone(i, BOX, i + 1, self.tiles, 10 * (i + 1), 0.1)
@@ -153,7 +153,7 @@ def test_stopping_all_waits_for_the_stores(qtbot: Any) -> None:
     with qtbot.waitSignal(job.started):
         job.start()
     threading.Timer(0.3, lambda: run.permits.release(10)).start()
-    assert jobs.stop_all(20)
+    assert jobs.stop_all(120)
     assert run.closed_on is not None
     qtbot.waitUntil(lambda: job not in jobs.RUNNING)
 
@@ -163,7 +163,7 @@ def test_waiting_is_bounded(qtbot: Any) -> None:
     job = Job("a run that hangs", run)
     with qtbot.waitSignal(job.started):
         job.start()
-    assert run.waiting.wait(20)
+    assert run.waiting.wait(120)
     assert not jobs.stop_all(0.2)
     with qtbot.waitSignal(job.ended, timeout=20_000):
         run.permits.release(10)
@@ -215,14 +215,14 @@ def test_closing_the_window_stops_the_run_and_keeps_what_is_done(dock: Any, qtbo
     engine.hold(6)
     dock.where.buttons["Whole slide"].setChecked(True)
     dock.run_button.click()
-    qtbot.waitUntil(lambda: dock.current is not None and dock.current.labels is not None, timeout=60_000)
+    qtbot.waitUntil(lambda: dock.current is not None and dock.current.labels is not None and engine.waiting.is_set())
     status = dock.viewer.window._task_status_manager.get_status()
     # This is what napari asks before it closes.
     assert any("Nuclei on" in line for line in status)
     engine.permits.release(2)
     dock.viewer.close()
     engine.permits.release(10**6)
-    assert jobs.stop_all(60)
+    assert jobs.stop_all(120)
     record = open_result(engine.calls[0]["out"]).record
     assert record.status == "cancelled"
     assert record.tiles_done > 0

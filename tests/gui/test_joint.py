@@ -86,9 +86,9 @@ class Person:
         assert self.training.current is not None, self.training.progress.message.text()
         self.until(lambda: self.training.current is None and not self.dock.busy)
 
-    def losses(self) -> dict[str, int]:
-        """How many points each line of the curve has."""
-        return {name: len(line) for name, line in self.training.curve.losses.items()}
+    def points(self) -> int:
+        """How many points the lines of the curve have."""
+        return sum(map(len, self.training.curve.losses.values()))
 
     def until_laid_out(self) -> None:
         """The layers of a dataset come one after another."""
@@ -167,28 +167,30 @@ def test_the_whole_slide_is_mapped_with_names_colors_and_areas(person: Person) -
     assert person.dock.export_button.isEnabled()
 
 
-def test_pause_waits_and_stop_keeps_the_best(person: Person) -> None:
+def test_pause_waits_and_stop_keeps_the_best(person: Person, trainer: Any) -> None:
     person.annotate()
-    person.training.watch.setChecked(False)
-    person.training.form.set_values(steps=100_000, validate_every=100_000)
-    person.training.train_button.click()
-    person.until(lambda: bool(person.training.curve.losses))
-    person.training.pause_button.click()
-    assert person.training.pause_button.text() == "Continue"
-    # The step in hand is finished first, however slow the machine.
-    counts: list[dict[str, int]] = [{}]
-    while len(counts) < 20 and counts[-1] != person.losses():
-        counts.append(person.losses())
-        person.qtbot.wait(1000)
-    before = counts[-1]
-    assert len(counts) < 20
+    training = person.training
+    training.engine = trainer
+    training.watch.setChecked(False)
+    training.form.set_values(steps=100_000, validate_every=100_000)
+    training.train_button.click()
+    person.until(lambda: bool(training.curve.losses))
+    trainer.hold(0)
+    person.until(trainer.waiting.is_set)
+    before = trainer.passed
+    training.pause_button.click()
+    assert training.pause_button.text() == "Continue"
+    trainer.permits.release(10**6)
+    # The step in hand is finished, and nothing after it.
+    person.until(lambda: trainer.passed > before)
     person.qtbot.wait(800)
-    assert person.losses() == before
-    person.training.pause_button.click()
-    person.until(lambda: sum(map(len, person.training.curve.losses.values())) > sum(before.values()))
-    person.training.stop_button.click()
-    person.until(lambda: person.training.current is None)
-    assert models_in(person.folder, "joint") == [person.training.model]
+    assert trainer.passed == before + 1
+    count = person.points()
+    training.pause_button.click()
+    person.until(lambda: person.points() > count)
+    training.stop_button.click()
+    person.until(lambda: training.current is None)
+    assert models_in(person.folder, "joint") == [training.model]
 
 
 def test_cancel_leaves_the_model_in_use(person: Person) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,33 +51,16 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(methods, "_NAMES", tuple(dict.fromkeys((*methods.names(), "tissue"))))
 
 
-class Gate:
-    """The real engine, event by event, as many as are permitted."""
-
-    def __init__(self) -> None:
-        self.permits = threading.Semaphore(10**6)
-        self.calls: list[dict[str, Any]] = []
-
-    def __call__(self, *args: Any, **keywords: Any) -> Iterator[Any]:
-        from napari_histoseg.predict.run import iter_run
-
-        self.calls.append(keywords)
-        with closing(iter_run(*args, **keywords)) as events:
-            for event in events:
-                assert self.permits.acquire(timeout=60)
-                yield event
-
-
 class Person:
     """Sits before the window."""
 
-    def __init__(self, viewer: napari.Viewer, slides: dict[str, Path], qtbot: Any, tmp_path: Path) -> None:
+    def __init__(self, viewer: napari.Viewer, slides: dict[str, Path], qtbot: Any, tmp_path: Path, engine: Any) -> None:
         self.viewer, self.qtbot, self.folder, self.slides = viewer, qtbot, tmp_path, slides
         self.slide = self.show_slide("first")
         # As napari does for plugins.
         self.dock = TissueDock(PublicOnlyProxy(viewer))
         self.added = viewer.window.add_dock_widget(self.dock, name="Tissue")
-        self.engine = self.dock.engine = Gate()
+        self.engine = self.dock.engine = engine
         self.dock.form.set_values(**FAST, tile_px=256, patch_um=16.0)
         self.dock.where.buttons["Whole slide"].setChecked(True)
 
@@ -140,8 +121,8 @@ def item_of(rows: Any, row: int) -> Any:
 
 
 @pytest.fixture
-def person(make_napari_viewer: Callable[..., napari.Viewer], slides: dict[str, Path], qtbot: Any, tmp_path: Path) -> Person:
-    return Person(make_napari_viewer(show=True), slides, qtbot, tmp_path)
+def person(make_napari_viewer: Callable[..., napari.Viewer], slides: dict[str, Path], qtbot: Any, tmp_path: Path, engine: Any) -> Person:
+    return Person(make_napari_viewer(show=True), slides, qtbot, tmp_path, engine)
 
 
 # -- maps -----------------------------------------------------------------------------------------------------------------
@@ -171,9 +152,9 @@ def test_a_preview_is_not_kept(person: Person) -> None:
     assert not list(person.dock.folder.folder.glob("*.histoseg"))
 
 
-def test_what_the_run_has_to_say_is_seen(make_napari_viewer: Any, slides: dict[str, Path], qtbot: Any, tmp_path: Path) -> None:
+def test_what_the_run_has_to_say_is_seen(make_napari_viewer: Any, slides: dict[str, Path], qtbot: Any, tmp_path: Path, engine: Any) -> None:
     flat = write_svs(tmp_path / "flat.svs", np.full((HEIGHT, WIDTH, 3), (200, 120, 180), np.uint8), mpp=MPP)
-    person = Person(make_napari_viewer(show=True), {**slides, "first": flat}, qtbot, tmp_path)
+    person = Person(make_napari_viewer(show=True), {**slides, "first": flat}, qtbot, tmp_path, engine)
     person.click(person.dock.run_button)
     person.until(lambda: person.dock.current is None)
     assert "1 kind could be told apart, not 3" in person.said
@@ -182,13 +163,9 @@ def test_what_the_run_has_to_say_is_seen(make_napari_viewer: Any, slides: dict[s
 
 def test_a_cancelled_run_goes_on(person: Person) -> None:
     person.dock.form.set_values(tile_px=128)
-    person.engine.permits = threading.Semaphore(0)
+    person.engine.hold(14)
     person.click(person.dock.run_button)
-    person.until(lambda: bool(person.engine.calls))
-    for _ in range(14):
-        person.engine.permits.release()
-        person.qtbot.wait(30)
-    person.until(lambda: person.dock.current is not None and person.dock.current.labels is not None)
+    person.until(lambda: person.dock.current is not None and person.dock.current.labels is not None and person.engine.waiting.is_set())
     person.click(person.dock.cancel_button)
     person.engine.permits.release(10**6)
     person.until(lambda: person.dock.current is None)

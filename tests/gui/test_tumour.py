@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -272,10 +270,12 @@ def test_an_outline_from_a_file_takes_the_place_of_what_was_drawn(person: Person
 
 def test_a_slide_is_taken_out_of_the_list(person: Person) -> None:
     person.outline()
+    kept = person.kept()
+    assert len(kept.patches) == 1
     person.click(person.slides.remove_button)
     assert person.line(0)[OUTLINE] == "no outline" and not person.slides.any
-    assert not person.slides.keeper.shot()(person.tmp)
-    assert not json.loads((person.slides.keeper.folder / "dataset.json").read_text())["patches"]
+    person.slides.flush()
+    assert not json.loads((kept.folder / "dataset.json").read_text())["patches"]
 
 
 # -- training -------------------------------------------------------------------------------------------------------------
@@ -329,15 +329,15 @@ def test_outlined_slides_are_learned_from(person: Person) -> None:
     assert {layer.name for layer in person.viewer.layers} & {"b.svs", "c.svs", "d.svs"}
 
 
-def test_a_training_says_what_it_is_doing(person: Person) -> None:
-    steps = threading.Event()
+def test_a_training_says_what_it_is_doing(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("napari_histoseg.gui.jobs.PERIOD_S", 0.0)
+    mapped, crossed = threading.Event(), threading.Event()
 
     def engine(*args: Any, out: Path, **keywords: Any) -> Iterator[Any]:
         yield Preparing("Mapping the slides", 3, 7)
-        assert steps.wait(60)
-        for step in range(5, 9):
-            yield StepDone(step, 10, 0.5, 1e-3, 1.0, {"fold 1": 0.5})
-            time.sleep(0.3)
+        assert mapped.wait(120)
+        yield StepDone(8, 10, 0.5, 1e-3, 1.0, {"fold 1": 0.5})
+        assert crossed.wait(120)
         yield Validated(8, {"score": 0.9}, True, out)
         yield StepDone(9, 10, 0.4, 1e-3, 1.0, {"refiner": 0.4})
         yield Validated(9, {"score": 0.7}, True, out)
@@ -349,8 +349,9 @@ def test_a_training_says_what_it_is_doing(person: Person) -> None:
     training.watch.setChecked(False)
     train(person)
     person.until(lambda: training.progress.words.text() == "Mapping the slides: 3 of 7")
-    steps.set()
-    person.until(lambda: "of 10 · cross-fitting" in training.progress.words.text())
+    mapped.set()
+    person.until(lambda: "8 of 10 · cross-fitting" in training.progress.words.text())
+    crossed.set()
     person.until(lambda: training.current is None)
     # A classifier that just makes heatmaps is not scored.
     assert training.curve.scores == [(9, 0.7)]
@@ -392,24 +393,16 @@ def test_a_slide_is_mapped_and_its_outline_follows_the_slider(person: Person, mo
     assert heat.outline_box.text() == f"Smoothed outline: {np.asarray(result.labels).sum() * result.mpp**2 / 1e6:.3g} mm²"
 
 
-def test_the_heatmap_is_seen_before_the_run_ends(person: Person, model: Path) -> None:
-    permits = threading.Semaphore(0)
-
-    def gated(*args: Any, **keywords: Any) -> Any:
-        with closing(iter_run(*args, **keywords)) as events:
-            for event in events:
-                assert permits.acquire(timeout=60)
-                yield event
-
+def test_the_heatmap_is_seen_before_the_run_ends(person: Person, model: Path, engine: Any) -> None:
     dock = person.dock
-    dock.engine = gated
+    dock.engine = engine
+    engine.hold(6)
     dock.models.add_file(model)
     dock.tabs.setCurrentIndex(2)
     person.click(dock.run_button)
-    permits.release(6)
     person.until(lambda: dock.current is not None and dock.current.probability is not None and dock.current.probability.visible)
     assert dock.current.probability.name == "Probability of a.svs"
-    permits.release(10**6)
+    engine.permits.release(10**6)
     person.measured()
     assert np.asarray(dock.heat.layer("labels").data[0]).any()
 
