@@ -31,6 +31,8 @@ from napari_histoseg.annotations.dataset import PatchClass
 from napari_histoseg.annotations.session import AnnotationSession
 from napari_histoseg.slide import Box, open_slide
 
+ROUNDS = 15
+
 def calls(folder, slide, rounds):
     "Yields after each call."
     rng = np.random.default_rng(0)
@@ -59,10 +61,12 @@ def calls(folder, slide, rounds):
 """
 
 LIVE = """
-import sys
+import signal, sys
 with open_slide(sys.argv[2]) as slide:
-    for i, session in enumerate(calls(sys.argv[1], slide, 1000)):
+    for i, session in enumerate(calls(sys.argv[1], slide, ROUNDS)):
         print(i, flush=True)
+    # On a busy machine all may be done before the kill comes.
+    signal.pause()
 """
 
 #: A process for each write of the work, killed right before it; prints how many calls each had reported done.
@@ -121,7 +125,7 @@ def states(slide_file: Path, tmp_path_factory: pytest.TempPathFactory) -> list[l
     scope: dict[str, Any] = {}
     exec(WORK, scope)
     with open_slide(slide_file) as slide:
-        work = scope["calls"](tmp_path_factory.mktemp("whole") / "d", slide, 15)
+        work = scope["calls"](tmp_path_factory.mktemp("whole") / "d", slide, scope["ROUNDS"])
         found = []
         for session in work:
             found.append(state(session))
