@@ -326,12 +326,17 @@ def test_a_stopped_run_goes_on_to_the_same_result(number: signal.Signals, tmp_pa
 def test_training_reports_and_returns_its_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    import torch
+
+    from napari_histoseg.nn.weights import ModelCard, save_tensors
     from napari_histoseg.train.loop import StepDone, Trained, Validated
 
     given: dict[str, Any] = {}
+    data: list[dict[str, Any]] = [{"notices": ["Nothing was held out."]}, {}]
 
     def fake(method: str, dataset: Path, /, **options: Any) -> Iterator[Any]:
         given.update(options, method=method)
+        save_tensors(options["out"], {"a": torch.zeros(1)}, ModelCard(method=method, name="a", architecture="a", width=1, mpp=1.0, data=data))
         yield StepDone(1, 2, 0.5, 1e-3, 1.0)
         yield StepDone(2, 2, 0.4, 1e-3, 2.0)
         yield Validated(2, {"score": 0.7}, True, options["out"])
@@ -342,7 +347,7 @@ def test_training_reports_and_returns_its_weights(
     words = ["train", "nuclei", str(tmp_path), "--out", str(out), "--seed", "4", "--set", "steps=2", "--json"]
     assert main(words) == 0
     told, log = capsys.readouterr()
-    assert json.loads(told) == {"weights": str(out), "scores": {"score": 0.7}, "seconds": 2.0}
+    assert json.loads(told) == {"weights": str(out), "scores": {"score": 0.7}, "seconds": 2.0, "notices": ["Nothing was held out."]}
     assert "step 2: score 0.7 (best so far, kept)" in log
     assert given == {"method": "nuclei", "out": out, "resume": False, "stain": None, "stain_method": None, "steps": 2, "seed": 4}
 

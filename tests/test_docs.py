@@ -74,7 +74,7 @@ def write_coarse(folder: Path) -> None:
     Image.fromarray(he_image(40, 40, seed=3, mpp=4)[..., 0]).save(folder / "heat.png")
     (folder / "coarse").mkdir()
     statistics = [{"coarse": label, "class": 1, "eta": eta, "rho": 0.1} for label, eta in enumerate((0.05, 0.3, 0.7, 0.95))]
-    Image.fromarray((he_image(4, 4, seed=4, mpp=4)[..., 0] % 4)).save(folder / "coarse" / "blocks.png")
+    Image.fromarray(he_image(4, 4, seed=4, mpp=4)[..., 0] % 4).save(folder / "coarse" / "blocks.png")
     patches = [{"slide": "../slide.svs", "box": [0, 0, 400, 400], "blocks": "blocks.png"}]
     content = {"mpp": 0.25, "classes": [{"value": 1, "name": "tumour"}], "patches": patches, "statistics": statistics}
     (folder / "coarse" / "dataset.json").write_text(json.dumps(content))

@@ -458,7 +458,7 @@ def test_resuming_with_other_settings_names_them(blobs: Any, picture: NDArray[np
 @pytest.mark.parametrize(
     ("kind", "message", "call"),
     [
-        (SettingsError, "There is no method 'magic'. The methods are: nuclei, stain, cells, tissue, tumour, joint.", {"method": "magic"}),
+        (SettingsError, "There is no method 'magic'. The methods are: nuclei, stain, cells, tissue, tumour, lsr, joint.", {"method": "magic"}),
         (SettingsError, "There is no setting 'darknes'.", {"darknes": 3}),
         (SettingsError, "The setting 'darkness' is wrong: input should be less than or equal to 255. Got 300 instead.", {"darkness": 300}),
         (SettingsError, "resume and overwrite exclude each other", {"resume": True, "overwrite": True}),
