@@ -83,8 +83,8 @@ class AnnotationPanel(QWidget):
             part.setVisible(part.title() in parts)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for part in (self._parts[0], self.importing, self.message, *self._parts[1:]):
-            layout.addWidget(part)
+        for widget in (self._parts[0], self.importing, self.message, *self._parts[1:]):
+            layout.addWidget(widget)
         self._connect()
         self.room.join(self)
         self.follow()
